@@ -33,7 +33,7 @@ _SEQUENCE = "00771001"
 
 
 @dataclass
-class House:
+class Rig:
     """One Orthanc after the other, with the same neighbours.
 
     Attributes:
@@ -65,10 +65,10 @@ class House:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
+def rig(tmp_path: Path) -> Iterator[Rig]:
     with EventReceiver("PACS") as pacs:
         away = EventReceiver("AWAY", port=free_port())
-        rig = House(tmp_path, pacs, away)
+        rig = Rig(tmp_path, pacs, away)
         yield rig
         away.stop()
         for orthanc in rig.orthancs:
@@ -96,9 +96,9 @@ def sequence(event: dict[str, Any]) -> int:
     return int(event[_SEQUENCE]["Value"][0])
 
 
-def test_a_worklist_moves_with_everything_that_belongs_to_it(house: House) -> None:
-    file = house.folder / "worklist.ndjson.gz"
-    with house.orthanc(_WANTED[-1]) as source:
+def test_a_worklist_moves_with_everything_that_belongs_to_it(rig: Rig) -> None:
+    file = rig.folder / "worklist.ndjson.gz"
+    with rig.orthanc(_WANTED[-1]) as source:
         client = client_of(source)
         subscribe(client, "PACS")
         subscribe(client, "AWAY", lock=True)
@@ -114,8 +114,8 @@ def test_a_worklist_moves_with_everything_that_belongs_to_it(house: House) -> No
             client.cancel(canceled)
             events = [next_event(socket) for _ in range(12)]
         before = {uid: client.retrieve(uid) for uid in (waiting, moved, done, canceled)}
-        expected = of_workitems(house.pacs.wait_for(12))
-        exported = house.transfer("export", source, file)
+        expected = of_workitems(rig.pacs.wait_for(12))
+        exported = rig.transfer("export", source, file)
         assert exported.returncode == 0, exported.stderr
         assert source.stop() == 0
 
@@ -124,11 +124,11 @@ def test_a_worklist_moves_with_everything_that_belongs_to_it(house: House) -> No
     assert header["format"] == 1 and header["counts"]["workitems"] == 4
     assert transaction not in written
 
-    target = house.orthanc(_WANTED[0])
+    target = rig.orthanc(_WANTED[0])
     target.start()
     client = client_of(target)
-    house.away.start()
-    imported = house.transfer("import", target, file)
+    rig.away.start()
+    imported = rig.transfer("import", target, file)
     assert imported.returncode == 0, imported.stdout + imported.stderr
     report = requests.get(f"{target.base_url}/ups/api/import").json()
     assert report["state"] == "complete" and report["mode"] == "restore"
@@ -136,19 +136,19 @@ def test_a_worklist_moves_with_everything_that_belongs_to_it(house: House) -> No
 
     # Content, states and what waited came along, and nobody hears anything twice.
     assert {uid: client.retrieve(uid) for uid in before} == before
-    assert of_workitems(house.away.wait_for(len(expected))) == expected
-    assert of_workitems(house.pacs.reports) == expected
+    assert of_workitems(rig.away.wait_for(len(expected))) == expected
+    assert of_workitems(rig.pacs.reports) == expected
 
     # The claim is still the claim, subscriptions are still there, and a WebSocket goes on by its number.
     with client.socket("VIEWER", since=sequence(events[-1])) as socket:
         assert client.put(f"/workitems/{moved}/state", state("COMPLETED", transaction)).ok
         event = next_event(socket)
     assert event["00001000"]["Value"] == [moved] and sequence(event) > sequence(events[-1])
-    wait_until(lambda: (moved, "COMPLETED") in of_workitems(receive(house.pacs)), "PACS is told")
+    wait_until(lambda: (moved, "COMPLETED") in of_workitems(receive(rig.pacs)), "PACS is told")
     assert locks(target, waiting) == {"AWAY": True, "PACS": False, "VIEWER": False}
 
     # Once more changes nothing, and all of it outlives a restart.
-    again = house.transfer("import", target, file)
+    again = rig.transfer("import", target, file)
     assert again.returncode == 3 and "conflict" in again.stdout, "the completed one has another content now"
     assert f"workitems {moved}" in again.stdout
     now = {uid: client.retrieve(uid) for uid in before}
@@ -167,51 +167,51 @@ def locks(orthanc: RealOrthanc, uid: str) -> dict[str, bool]:
     return {subscriber["ae"]: subscriber["lock"] for subscriber in content["subscribers"]}
 
 
-def test_a_worklist_that_has_some_takes_over_what_it_does_not_have(house: House) -> None:
-    file = house.folder / "worklist.ndjson"
-    with house.orthanc(_WANTED[-1]) as source:
+def test_a_worklist_that_has_some_takes_over_what_it_does_not_have(rig: Rig) -> None:
+    file = rig.folder / "worklist.ndjson"
+    with rig.orthanc(_WANTED[-1]) as source:
         client = client_of(source)
         claimed, unclaimed = client.create(full("cyrillic")), client.create()
         before: dict[str, DataSet] = {uid: client.retrieve(uid) for uid in (claimed, unclaimed)}
-        assert house.transfer("export", source, file).returncode == 0
-    with house.orthanc(_WANTED[0]) as target:
+        assert rig.transfer("export", source, file).returncode == 0
+    with rig.orthanc(_WANTED[0]) as target:
         client = client_of(target)
         subscribe(client, "PACS")
         own = client.create()
-        house.pacs.wait_for(1)
-        assert house.transfer("import", target, file).returncode == 0
+        rig.pacs.wait_for(1)
+        assert rig.transfer("import", target, file).returncode == 0
         assert {uid: client.retrieve(uid) for uid in before} == before
-        reports = of_workitems(house.pacs.wait_for(4))
+        reports = of_workitems(rig.pacs.wait_for(4))
         assert reports == [
             (own, "SCHEDULED"),
             (claimed, "SCHEDULED"),
             (claimed, "event 5"),
             (unclaimed, "SCHEDULED"),
         ]
-        assert house.transfer("import", target, file).returncode == 0
-        assert house.pacs.silent_for(0.5)
+        assert rig.transfer("import", target, file).returncode == 0
+        assert rig.pacs.silent_for(0.5)
 
 
-def test_f_7_2_2_what_a_modality_began_is_completed_where_the_worklist_moved_to(house: House) -> None:
-    file, step = house.folder / "worklist.ndjson", "2.25.31"
-    with house.orthanc(_WANTED[-1]) as source, ModalityClient(source.ups_dicom_port) as ct:
+def test_f_7_2_2_what_a_modality_began_is_completed_where_the_worklist_moved_to(rig: Rig) -> None:
+    file, step = rig.folder / "worklist.ndjson", "2.25.31"
+    with rig.orthanc(_WANTED[-1]) as source, ModalityClient(source.ups_dicom_port) as ct:
         uid = client_of(source).create()
         reference = {"00081150": element("UI", tags.PUSH), "00081155": element("UI", uid)}
         item = modality.scheduled(t00081110=element("SQ", reference))
         assert ct.begin(step, modality.begun(item)).code == 0
-        assert house.transfer("export", source, file).returncode == 0
-    with house.orthanc(_WANTED[0]) as target, ModalityClient(target.ups_dicom_port) as ct:
-        assert house.transfer("import", target, file).returncode == 0
+        assert rig.transfer("export", source, file).returncode == 0
+    with rig.orthanc(_WANTED[0]) as target, ModalityClient(target.ups_dicom_port) as ct:
+        assert rig.transfer("import", target, file).returncode == 0
         client = client_of(target)
         assert text(client.retrieve(uid), tags.STATE) == "IN PROGRESS"
         assert ct.report(step, modality.ended()).code == 0
         assert text(client.retrieve(uid), tags.STATE) == "COMPLETED"
 
 
-def test_a_file_that_is_none_is_refused_with_the_number_of_its_line(house: House) -> None:
-    file = house.folder / "worklist.ndjson"
-    with house.orthanc(_WANTED[0]) as orthanc:
+def test_a_file_that_is_none_is_refused_with_the_number_of_its_line(rig: Rig) -> None:
+    file = rig.folder / "worklist.ndjson"
+    with rig.orthanc(_WANTED[0]) as orthanc:
         file.write_text('{"kind": "header", "product": "orthanc-ups", "format": 99}\n')
-        refused = house.transfer("import", orthanc, file)
+        refused = rig.transfer("import", orthanc, file)
         assert refused.returncode == 1
         assert refused.stderr.startswith("transfer: line 1 of the file: the format is 99, expected 1")

@@ -33,7 +33,7 @@ _SWITCHES = (
 
 @contextmanager
 def playwright_driver() -> Iterator[Playwright]:
-    """Playwright. Its driver may need a library of the fetched tree, which must not reach any other process."""
+    """Start Playwright. Its driver may need a library of the fetched tree, which no other process may see."""
     with ExitStack() as stack:
         with environment_of("libatomic"):
             playwright = stack.enter_context(sync_playwright())
@@ -41,7 +41,7 @@ def playwright_driver() -> Iterator[Playwright]:
 
 
 def launch(playwright: Playwright, environment: Mapping[str, str] = MappingProxyType({})) -> Browser:
-    """Start Chromium: the one of $CHROMIUM, else the host's, else the fetched one."""
+    """Start Chromium: that of $CHROMIUM, else the host's, else the fetched one."""
     chromium = program("chromium")
     variables: dict[str, str | float | bool] = {**os.environ, **chromium.environment, **environment}
     return playwright.chromium.launch(executable_path=chromium.path, args=_SWITCHES, env=variables)
@@ -69,7 +69,7 @@ class Management:
         self._session.trust_env = False
 
     def ask(self, method: str, path: str, content: Any = None, **more: Any) -> Any:
-        """The content of an answer, which must be a success."""
+        """The content of an answer, whose status must be a success."""
         self._session.close()  # an idle connection: Orthanc may close it just as it is used again
         answer = self._session.request(method, self.url + path, json=content, timeout=TIMEOUT, **more)
         assert answer.status_code == 200, answer.text
@@ -125,7 +125,7 @@ class Screen:
         return self.page
 
     def expect_problem(self, words: str) -> None:
-        """Wait for an error that belongs to the test: a refused request is told on the console too."""
+        """Wait for an error that the test provokes: the console shows refused requests too."""
         wait_until(lambda: self._has_problem(words), lambda: f"{words!r} among {self.problems}")
         self.problems = [problem for problem in self.problems if words not in problem]
 
@@ -134,14 +134,14 @@ class Screen:
         return any(words in problem for problem in self.problems)
 
 
-def address(room: str, *parts: str, **query: str) -> str:
-    """An address behind ``#``."""
+def address(view: str, *parts: str, **query: str) -> str:
+    """An address of a view, behind ``#``."""
     search = "&".join(f"{key}={quote(value, safe='')}" for key, value in query.items())
-    return "/".join(("", room, *(quote(part, safe="") for part in parts))) + (f"?{search}" if search else "")
+    return "/".join(("", view, *(quote(part, safe="") for part in parts))) + (f"?{search}" if search else "")
 
 
 def uploaded_study(orthanc: RealOrthanc, file: Path) -> dict[str, str]:
-    """Store an instance in Orthanc; the identifiers of it and of all above it, by level."""
+    """Store an instance in Orthanc; return its identifiers by level."""
     answer = requests.post(f"{orthanc.base_url}/instances", data=file.read_bytes(), timeout=TIMEOUT)
     assert answer.status_code == 200, answer.text
     content = answer.json()

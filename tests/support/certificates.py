@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Certificates for tests, made by openssl and good for a day."""
+"""Certificates for tests, made by openssl and valid for a day."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Certificate:
 
 
 def self_signed(folder: Path, name: str) -> Certificate:
-    """A certificate that only those trust who have it."""
+    """A self-signed certificate with its key."""
     pair = Certificate(str(folder / f"{name}.crt"), str(folder / f"{name}.key"))
     command = ["openssl", "req", "-x509", "-nodes", "-days", "1"]
     command += ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
@@ -28,7 +28,7 @@ def self_signed(folder: Path, name: str) -> Certificate:
 
 
 def bundle(folder: Path, *certificates: Certificate) -> str:
-    """A file with several certificates, to be trusted."""
+    """A file with several trusted certificates."""
     file = folder / f"trusted-{len(list(folder.iterdir()))}.crt"
     file.write_text("".join(Path(certificate.certificate).read_text() for certificate in certificates))
     return str(file)

@@ -22,7 +22,7 @@ _DONE: Final = (200, 201)
 
 
 class ClaimRaces:
-    """Races until it is left. Afterwards ``claims`` says how many were won, ``complaints`` what was wrong.
+    """Runs races until the context ends. Then ``claims`` says how many were won, ``complaints`` what went wrong.
 
     A claim that was answered with success belongs to its transaction for ever: nobody else is answered so for the same
     workitem, and the same claim again is that of its owner (B306 or success), never that of a stranger.
@@ -78,7 +78,7 @@ class ClaimRaces:
                     self.complaints.append(f"{uid} is {winner}'s, but {loser} canceled it")
 
     def _sent(self, method: str, number: int, path: str, body: bytes) -> int:
-        """The status; 0 if nobody answered or the answer leaves it open."""
+        """The status; 0 if there was no answer or the answer leaves the outcome open."""
         url = self._urls[number % len(self._urls)]
         try:
             status = requests.request(method, url + path, data=body, headers=_JSON, timeout=15).status_code

@@ -35,7 +35,7 @@ _STORAGE: Final = '[storage]\ndriver = "overlay"\nrunroot = "{folder}/run"\ngrap
 
 
 def why_not() -> str:
-    """What this host lacks to build and run images; "" if nothing."""
+    """What this host lacks for building and running images; "" if nothing."""
     missing = [tool for tool in _TOOLS if not shutil.which(tool)]
     if missing:
         return f"images are not built here: install {', '.join(missing)}"
@@ -55,7 +55,7 @@ class Podman:
         self._environment = {**os.environ, **{key: str(folder / name) for key, name in names.items()}}
 
     def run(self, *words: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """One command of podman, with what it printed."""
+        """Run podman and return its output."""
         ended = subprocess.run(
             ["podman", *words], env=self._environment, capture_output=True, text=True, cwd=CHECKOUT
         )
@@ -63,7 +63,7 @@ class Podman:
         return ended
 
     def has(self, image: str) -> bool:
-        """Whether there is an image of that name."""
+        """Whether an image of that name exists."""
         return self.run("image", "exists", image, check=False).returncode == 0
 
     def make_base(self, suite: str) -> None:
@@ -77,7 +77,7 @@ class Podman:
         file.unlink()
 
     def build(self, suite: str) -> str:
-        """Our image of a suite; returns its name."""
+        """Build the image of a suite; return its name."""
         name = f"localhost/orthanc-ups:{suite}"
         if not self.has(name):
             self.make_base(suite)
@@ -85,7 +85,7 @@ class Podman:
         return name
 
     def build_other(self, program: str) -> str:
-        """A stand-in for the official image of PostgreSQL or nginx, made of Debian's packages; returns its name."""
+        """Build a stand-in for the official image of PostgreSQL or nginx from Debian's packages; return its name."""
         name = f"localhost/{program}:latest"
         if not self.has(name):
             self.make_base("trixie")
@@ -104,7 +104,7 @@ class Podman:
     def compose(
         self, files: Sequence[Path], variables: dict[str, str], *words: str, check: bool = True
     ) -> subprocess.CompletedProcess[str]:
-        """One command of podman-compose on these files."""
+        """Run podman-compose on these files."""
         program = Path(sys.executable).with_name("podman-compose")
         chosen = [f"--file={file}" for file in files]
         ended = subprocess.run(
@@ -114,7 +114,7 @@ class Podman:
         return ended
 
     def labels(self, image: str) -> dict[str, str]:
-        """Of an image."""
+        """The labels of an image."""
         (shown,) = json.loads(self.run("image", "inspect", image).stdout)
         labels: dict[str, str] = shown["Labels"]
         return labels
@@ -155,7 +155,7 @@ class Container:
         return ended.returncode, ended.stderr
 
     def wait_until_healthy(self) -> None:
-        """Raises AssertionError with the log if it does not become so."""
+        """Wait until it is healthy. Raises AssertionError with the log if that does not happen."""
         wait_until(
             lambda: self.health()[0] == 0,
             lambda: f"the container is healthy: {self.log()[-4000:]}",
@@ -164,19 +164,19 @@ class Container:
         )
 
     def stop(self) -> int:
-        """As compose does it; returns the exit code of Orthanc."""
+        """Stop it as compose does; return the exit code of Orthanc."""
         self._podman.run("stop", "--time=30", self._id)
         shown: list[dict[str, Any]] = json.loads(self._podman.run("inspect", self._id).stdout)
         return int(shown[0]["State"]["ExitCode"])
 
     def log(self) -> str:
-        """What it printed."""
+        """The output of the container."""
         ended = self._podman.run("logs", self._id, check=False)
         return ended.stdout + ended.stderr
 
 
 class Composition:
-    """The services of compose files, up until they are left; with volumes of their own."""
+    """The services of compose files with volumes of their own; stopped at the end of the context."""
 
     def __init__(self, podman: Podman, files: Sequence[str], variables: dict[str, str]) -> None:
         """``files``: names in docker/."""
@@ -208,7 +208,7 @@ class Composition:
         return self._podman.run("ps", "--all", "--quiet", label).stdout.strip()
 
     def kill(self, service: str) -> None:
-        """SIGKILL."""
+        """Kill a service by SIGKILL."""
         self._podman.run("kill", "--signal=KILL", self._container(service))
 
     def start(self, service: str) -> None:
@@ -216,6 +216,6 @@ class Composition:
         self._podman.run("start", self._container(service))
 
     def log(self) -> str:
-        """What all services printed last."""
+        """The last output of all services."""
         ended = self._run("logs", check=False)
         return (ended.stdout + ended.stderr)[-6000:]

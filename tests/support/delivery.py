@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A delivery in virtual time: a clock that a test turns, channels that fail on demand, a small worklist."""
+"""Delivery in virtual time: a clock that a test advances, channels that fail on demand, a small worklist."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 async def settle() -> None:
-    """Let everything run that can run without time passing."""
+    """Let the loop run until every task waits for time to pass."""
     ready = getattr(asyncio.get_running_loop(), "_ready")  # noqa: B009 - there is no public way to ask
     for _ in range(100_000):
         await asyncio.sleep(0)
@@ -63,7 +63,7 @@ class VirtualClock:
         await waiting
 
     async def advance(self, seconds: float) -> None:
-        """Let time pass; whoever sleeps wakes at his time."""
+        """Let time pass; sleeping tasks wake at their time."""
         until = self.passed + seconds
         await settle()
         while self._sleepers and self._sleepers[0][0] <= until:
@@ -77,7 +77,7 @@ class VirtualClock:
 
 
 class ClosingFence:
-    """Lets so many events pass, and then none: another node leads by then."""
+    """Lets a number of events pass and then refuses, as when another node leads."""
 
     def __init__(self, count: int) -> None:
         self._left = count
@@ -143,13 +143,13 @@ class TwinChannel:
         self.closed = True
 
     def sequences(self, receiving_ae: str) -> list[int]:
-        """What arrived, by sequence."""
+        """The sequences of the events that arrived."""
         return [event.sequence for event in self.events.get(receiving_ae, [])]
 
 
 @dataclass
 class TwinLog:
-    """The event log and the source of bursts, in memory; every workitem is as it was when created."""
+    """The event log and the source of bursts in memory; no workitem ever changes."""
 
     logged: list[Event] = field(default_factory=list)
     subscribed: dict[int, set[int]] = field(default_factory=dict)
@@ -193,7 +193,7 @@ def restarted(sequence: int, *receivers: str, at: float = NOON) -> Event:
 
 
 class Bench:
-    """Everything that a delivery needs, and the delivery; ``restart`` is a crash and a new start."""
+    """Delivery with everything that it needs; ``restart`` is a crash and a new start."""
 
     def __init__(self, *channels: Channel, settings: Settings | None = None) -> None:
         self.clock = VirtualClock()
@@ -211,7 +211,7 @@ class Bench:
         return DeliveryManagement(self.delivery)
 
     async def offer(self, *released: Event | Burst) -> None:
-        """Hand events over and let them be delivered."""
+        """Offer events and let them be delivered."""
         self.delivery.offer(released)
         await settle()
 
@@ -239,5 +239,5 @@ async def cursors(bench: Bench, receiving_ae: str) -> dict[str, int | None]:
 
 
 def run(scenario: Coroutine[Any, Any, T]) -> T:
-    """Run a scenario to its end on a loop of its own; whatever it leaves behind is cancelled."""
+    """Run a scenario on a loop of its own, and cancel the tasks that it leaves behind."""
     return asyncio.run(scenario)

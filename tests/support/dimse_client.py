@@ -33,7 +33,7 @@ DEFLATED = str(DeflatedExplicitVRLittleEndian)
 
 
 class NoAssociation(Exception):
-    """The association was rejected, aborted or not even begun; the text says which."""
+    """The association was rejected, aborted or never begun; the text says which."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Answer:
 
 
 def to_pydicom(dataset: DataSet, charset: str = "ISO_IR 192") -> Dataset:
-    """A data set of the inner form as pydicom wants it; text is sent in ``charset`` if ASCII is not enough."""
+    """A data set of the inner form as one of pydicom; text is encoded in ``charset`` if ASCII is not enough."""
     result = Dataset.from_json(dict(dataset))  # type: ignore[no-untyped-call, unused-ignore]
     if any(not text.isascii() for text in _texts(dataset)):
         result.SpecificCharacterSet = charset.split("\\") if "\\" in charset else charset
@@ -87,7 +87,7 @@ def _texts(content: Any) -> Iterator[str]:
 
 
 def from_pydicom(dataset: Dataset | None) -> DataSet:
-    """What pydicom makes of a data set, without (0008,0005)."""
+    """A data set of pydicom in the inner form, without (0008,0005)."""
     if dataset is None:
         return {}
     result: dict[str, Element] = dataset.to_json_dict()
@@ -174,7 +174,7 @@ class UpsClient:
             self._rejection = event.pdu
 
     def _how_it_ended(self) -> str:
-        """Pynetdicom calls a rejection that comes at once an abort: it finds the connection closed already."""
+        """Pynetdicom reports an immediate rejection as an abort: it finds the connection closed already."""
         if self._rejection is not None:
             result = self._rejection
             return f"rejected {result.result} {result.source} {result.reason_diagnostic}"
@@ -282,7 +282,7 @@ class UpsClient:
     def find(
         self, identifier: DataSet | Dataset, *, on: str = tags.PULL, cancel_after: int | None = None
     ) -> list[Answer]:
-        """C-FIND: every answer, the last one included. C-CANCEL goes out behind the match ``cancel_after``."""
+        """C-FIND: every answer, the last one included. C-CANCEL is sent after the match ``cancel_after``."""
         number = self._id()
         answers: list[Answer] = []
         for status, match in self.association.send_c_find(self._dataset(identifier), on, msg_id=number):

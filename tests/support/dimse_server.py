@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The DIMSE wire alone: our server on loopback in front of a worklist that does as it is told."""
+"""The DIMSE interface alone: its server on loopback, before a fake worklist."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 
 class FakeWorklist:
-    """Notes every command and query; answers with ``outcome``, or raises ``error``."""
+    """Records every command and query; answers with ``outcome``, or raises ``error``."""
 
     def __init__(self) -> None:
         self.commands: list[Command] = []
@@ -129,7 +129,7 @@ class Loop:
 
 
 async def _let_end() -> None:
-    """Tasks that were left behind get two seconds; then they are named."""
+    """Give remaining tasks two seconds to end; then fail and name them."""
     others = asyncio.all_tasks() - {asyncio.current_task()}
     _, pending = await asyncio.wait(others, timeout=2) if others else (None, set())
     assert not pending, pending
@@ -220,14 +220,14 @@ class DimseRig:
         return self.loop.run(counted())
 
     def still_serves(self) -> None:
-        """A further peer is served, and nobody else is left."""
+        """Check that another peer is served, and that no other association is open."""
         with RawPeer(self.port, VERIFICATION) as peer:
             assert peer.echo() == 0
             peer.release()
         self.wait_for_associations(0)
 
     def wait_for_associations(self, count: int) -> None:
-        """Until so many associations are open."""
+        """Wait until so many associations are open."""
         wait_until(
             lambda: self.server.associations == count,
             lambda: f"{self.server.associations} associations",

@@ -35,11 +35,11 @@ class DroppingRelay:
         self.cut()
 
     def drop(self) -> None:
-        """Let nothing through any more, without a word to either side; connections stay open."""
+        """Drop everything silently; connections stay open."""
         self._passes.clear()
 
     def restore(self) -> None:
-        """Let everything through again; connections from before the gap are reset, as after a change of the path."""
+        """Pass everything again; connections from before are reset, as after a change of the route."""
         if not self._passes.is_set():
             self.cut()
             self._passes.set()

@@ -169,7 +169,7 @@ class EventReceiver:
         return self.reports[:count]
 
     def silent_for(self, seconds: float) -> bool:
-        """True if nothing more comes for a while."""
+        """True if nothing arrives for a while."""
         before = len(self.reports)
         try:
             while len(self.reports) == before:

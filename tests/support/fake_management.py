@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What the management API stands on, in memory: the rules are the real ones, storage and peers are not."""
+"""What the management API is built on, in memory: real rules, but fake storage and peers."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ _ORDER_TAGS = {
 
 
 class FakeClock:
-    """Stands still until it is moved; UIDs count up."""
+    """A clock that stands still until a test moves it; UIDs count up."""
 
     def __init__(self, at: datetime = datetime(2026, 11, 22, 18, 30, tzinfo=UTC)) -> None:
         self.at = at
@@ -84,7 +84,7 @@ class FakeClock:
         return f"2.25.{1000 + next(self._uids)}"
 
     def monotonic(self) -> float:
-        """Seconds that passed, whatever the clock shows."""
+        """Seconds that have passed, even if the clock was set back."""
         return self._passed
 
     def pass_by(self, **span: float) -> None:
@@ -92,12 +92,12 @@ class FakeClock:
         self._passed += timedelta(**span).total_seconds()
 
     def set_back(self, **span: float) -> None:
-        """Somebody sets the clock back."""
+        """Set the clock back, as an administrator could."""
         self.at -= timedelta(**span)
 
 
 class FakeWorklist:
-    """The worklist's door and what an operator may look at."""
+    """Executes commands in memory, and answers what the management API asks of a worklist."""
 
     def __init__(self, clock: FakeClock, known_aes: Collection[str] = ("RIS", "AI", "PACS")) -> None:
         self.clock = clock
@@ -111,7 +111,7 @@ class FakeWorklist:
         self.counted: Counter[str] = Counter()
         self._sequences = itertools.count(1)
 
-    # --- the one door ---
+    # --- commands ---
 
     async def execute(self, command: Command) -> Outcome:
         self.commands.append(command)
@@ -329,7 +329,7 @@ _COUNTED: Mapping[type, str] = {
 
 
 def _shown(workitem: Workitem, order: str) -> Any:
-    """What stands in a column of which those without anything stand at the end; true for other columns."""
+    """The value of a column that sorts empty values last; true for other columns."""
     shown: Mapping[str, Any] = row(workitem, UTC)
     if order == "progress":
         return shown["progress"]["percent"] is not None
@@ -390,7 +390,7 @@ class FakeDesk:
 
 
 def endpoint_report(ae: str, channel: str = "dimse", **changes: Any) -> EndpointReport:
-    """A channel that has everything."""
+    """The report of a channel for which nothing waits."""
     usual: dict[str, Any] = {
         "durable": True,
         "serving": True,
@@ -413,7 +413,7 @@ def endpoint_report(ae: str, channel: str = "dimse", **changes: Any) -> Endpoint
 
 
 def dead_letter(ae: str, sequence: int, at: float = 0.0, **changes: Any) -> DeadLetter:
-    """A state report that was given up."""
+    """A State Report among the dead letters."""
     usual: dict[str, Any] = {"uid": "1.2.3", "died_at": at, "reason": "connection refused"}
     return DeadLetter(Endpoint(ae, "dimse"), sequence, EventType.STATE_REPORT, at=at, **{**usual, **changes})
 

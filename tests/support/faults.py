@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""An Orthanc under light load, to which something bad is done; afterwards nothing may be lost."""
+"""An Orthanc under light load for tests that damage it; afterwards nothing may be lost."""
 
 from __future__ import annotations
 
@@ -97,10 +97,10 @@ class UnderLoad:
                 process.__exit__(None, None, None)
         self.orthanc.discard()
 
-    # --- what happens meanwhile ---
+    # --- the load ---
 
     def goes_on(self, changes: int = 20) -> None:
-        """Wait until so many more changes are made."""
+        """Wait until the writers have made a number of further changes."""
         size = self._journal.stat().st_size + changes * 30
         wait_until(
             lambda: self._journal.stat().st_size > size,
@@ -108,7 +108,7 @@ class UnderLoad:
         )
 
     def logs(self, words: str, since: int = 0) -> str:
-        """Wait for a line of ours in Orthanc's log, behind ``since`` characters, and return it.
+        """Wait for a line of the plugin in Orthanc's log, after ``since`` characters, and return it.
 
         ``words`` is a regular expression.
         """
@@ -120,7 +120,7 @@ class UnderLoad:
         return wait_until(is_logged, lambda: f"{words!r} in the log\n{self.orthanc.log_tail()}")
 
     def create(self) -> tuple[int, int]:
-        """Create a workitem by DIMSE and one by HTTP; gives both statuses."""
+        """Create a workitem by DIMSE and one by HTTP; return both statuses."""
         number = next(self._numbers)
         by_dimse = asyncio.run(_create(self.orthanc.ups_dicom_port, f"{UID_ROOT}.91.{number}"))
         by_http = requests.post(
@@ -137,27 +137,27 @@ class UnderLoad:
         return f"http://127.0.0.1:{self.orthanc.ups_http_port}/dicom-web"
 
     def make(self) -> str:
-        """A new workitem, which must be created; gives its UID."""
+        """Create a workitem and return its UID; anything but success fails."""
         uid = f"{UID_ROOT}.93.{next(self._numbers)}"
         answer = requests.post(f"{self.url}/workitems?{uid}", as_json(full()), headers=_JSON, timeout=60)
         assert answer.status_code == 201, answer.text
         return uid
 
     def retrieve(self, uid: str) -> DataSet:
-        """A workitem, which must be there."""
+        """A workitem; fails if there is none."""
         answer = requests.get(f"{self.url}/workitems/{uid}", timeout=60)
         assert answer.status_code == 200, answer.text
         content: list[DataSet] = answer.json()
         return content[0]
 
     def update(self, uid: str, attributes: DataSet) -> int:
-        """Update a workitem that nobody has claimed; gives the HTTP status."""
+        """Update a workitem that nobody has claimed; return the HTTP status."""
         url = f"{self.url}/workitems/{uid}"
         return requests.post(url, as_json(attributes), headers=_JSON, timeout=60).status_code
 
     @property
     def log_size(self) -> int:
-        """How long the log is now, to look only behind that."""
+        """The present length of the log, to be passed to ``logs``."""
         return len(self.orthanc.log_text())
 
     def crash(self) -> None:
@@ -171,7 +171,7 @@ async def _create(port: int, uid: str) -> int:
         return await scu.create(uid, encoded(full()))
 
 
-# --- what stands in the store ---
+# --- entries in the store ---
 
 
 class Shelf:
@@ -182,7 +182,7 @@ class Shelf:
         self._url = f"{orthanc.base_url}{shelves.path(address)}"
 
     def read(self) -> bytes:
-        """What stands there."""
+        """The stored value."""
         answer = requests.get(self._url, timeout=60)
         assert answer.status_code == 200, answer.text
         return answer.content
@@ -198,12 +198,12 @@ class Shelf:
         requests.delete(self._url, headers={"If-Match": etag}, timeout=60).raise_for_status()
 
 
-# --- a disk that is full ---
+# --- a full disk ---
 
 
 @contextmanager
 def small_disk(folder: Path, megabytes: int) -> Iterator[bool]:
-    """Make a folder a file system of this size; False if mounting is not allowed here."""
+    """Mount a file system of this size on a folder; False if mounting is not allowed here."""
     folder.mkdir(parents=True, exist_ok=True)
     command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
     is_mounted = subprocess.run(command, capture_output=True).returncode == 0
@@ -215,7 +215,7 @@ def small_disk(folder: Path, megabytes: int) -> Iterator[bool]:
 
 
 def fill(disk: Path) -> Path:
-    """Write a file that takes all that is left."""
+    """Write a file that fills the disk."""
     ballast = disk / "ballast"
     with ballast.open("wb", buffering=0) as file, suppress(OSError):
         while True:
@@ -224,6 +224,6 @@ def fill(disk: Path) -> Path:
 
 
 def limit_file_size(pid: int, size: int | None) -> None:
-    """Let no file of a process grow beyond this size, or lift that; it must ignore SIGXFSZ."""
+    """Limit the size of files of a process, or lift the limit; the process must ignore SIGXFSZ."""
     limit = "unlimited" if size is None else f"{size}"
     subprocess.run(["prlimit", "--pid", str(pid), f"--fsize={limit}:unlimited"], check=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Bytes that nobody should send: strategies for PDUs, DIMSE messages, HTTP requests and WebSocket frames."""
+"""Malformed bytes: strategies for PDUs, DIMSE messages, HTTP requests and WebSocket frames."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PATIENCE = 5.0  # seconds for the server to close a connection that we have clo
 
 @dataclass(frozen=True)
 class Case:
-    """What is sent over one connection: ``first``, and, once the server answered to that, ``then``."""
+    """The bytes sent over one connection: ``first``, and once the server has answered, ``then``."""
 
     first: bytes
     then: bytes = b""
@@ -34,7 +34,7 @@ class Case:
 
 @st.composite
 def mutated(draw: st.DrawFn, originals: Sequence[bytes]) -> bytes:
-    """One of some good messages, with up to four places changed, cut out, repeated or inserted."""
+    """A valid message in which up to four parts were changed, removed, repeated or inserted."""
     result = bytearray(draw(st.sampled_from(originals)))
     for _ in range(draw(st.integers(0, 4))):
         at = draw(st.integers(0, len(result)))
@@ -107,12 +107,12 @@ def _lying_pdus() -> st.SearchStrategy[bytes]:
 
 
 def pdus() -> st.SearchStrategy[Case]:
-    """What comes before an association."""
+    """PDUs before an association."""
     return st.one_of(st.binary(max_size=64), _lying_pdus(), mutated((REQUEST,)), mutated(MESSAGES)).map(Case)
 
 
 def messages() -> st.SearchStrategy[Case]:
-    """What comes on an association that is established."""
+    """Messages on an established association."""
     message = st.one_of(mutated(MESSAGES), mutated(MESSAGES), st.sampled_from(MESSAGES), _lying_pdus())
     return st.lists(message, min_size=1, max_size=4).map(lambda stream: Case(REQUEST, b"".join(stream)))
 
@@ -149,13 +149,13 @@ FRAMES = (
 
 
 def requests() -> st.SearchStrategy[Case]:
-    """What comes to the DICOMweb port."""
+    """Requests to the DICOMweb port."""
     several = st.lists(mutated(REQUESTS), min_size=1, max_size=3).map(b"".join)
     return st.one_of(several, several, st.binary(max_size=64)).map(Case)
 
 
 def frames() -> st.SearchStrategy[Case]:
-    """What comes on an open notification connection."""
+    """Frames on an open notification connection."""
     frame = st.one_of(mutated(FRAMES), st.sampled_from(FRAMES), st.binary(max_size=32))
     return st.lists(frame, min_size=1, max_size=5).map(lambda stream: Case(HANDSHAKE, b"".join(stream)))
 
@@ -164,7 +164,7 @@ def frames() -> st.SearchStrategy[Case]:
 
 
 async def send(port: int, cases: Sequence[Case]) -> list[bytes]:
-    """Send each case over a connection of its own, all at once; what the server answered."""
+    """Send all cases at once, each over a connection of its own; return what the server answered."""
     return list(await asyncio.gather(*(_send(port, case) for case in cases)))
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Instances for Orthanc, images of pydicom and small ones made here, and the ways by which they come in."""
+"""Instances for Orthanc, from pydicom or made here, and the ways to store them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CT = "1.2.840.10008.5.1.4.1.1.2"
 
 
 def image(name: str = "CT_small.dcm", **attributes: Any) -> FileDataset:
-    """A file of pydicom with a new SOP Instance UID, and these attributes."""
+    """A file of pydicom's with a new SOP Instance UID and these attributes."""
     path = get_testdata_file(name, download=False)
     assert isinstance(path, str), name
     dataset = pydicom.dcmread(io.BytesIO(Path(path).read_bytes()))
@@ -42,7 +42,7 @@ def series(count: int, name: str = "CT_small.dcm", **attributes: Any) -> list[Fi
 def instance(
     sop_class: str = CT, sop_instance: str = "1.2.3.9", patient_id: str = "P", **attributes: Any
 ) -> Dataset:
-    """A small instance without pixels, of a study and series that only instances of its class share."""
+    """A small instance without pixels; all instances of its class share a study and series."""
     dataset = Dataset()
     dataset.SOPClassUID, dataset.SOPInstanceUID = UID(sop_class), UID(sop_instance)
     dataset.PatientID, dataset.PatientName = patient_id, "Test^Upload"
@@ -57,7 +57,7 @@ def instance(
 
 
 def file(dataset: Dataset) -> bytes:
-    """As a DICOM file."""
+    """The instance as a DICOM file."""
     written = io.BytesIO()
     dataset.save_as(written, enforce_file_format=True)
     return written.getvalue()
@@ -79,7 +79,7 @@ def stow(orthanc: RealOrthanc, *files: bytes) -> requests.Response:
 
 
 def by_stow(orthanc: RealOrthanc, *images: FileDataset) -> None:
-    """STOW-RS of images, which must be taken."""
+    """Store images by STOW-RS; fails if one is refused."""
     stow(orthanc, *map(file, images)).raise_for_status()
 
 
@@ -100,7 +100,7 @@ def c_store_association(
 
 
 def by_c_store(orthanc: RealOrthanc, calling_ae: str, *images: FileDataset) -> None:
-    """C-STORE of images over one association; they must be taken."""
+    """Store images by C-STORE over one association; fails if one is refused."""
     contexts = [(image.SOPClassUID, image.file_meta.TransferSyntaxUID) for image in images]
     with c_store_association(orthanc, calling_ae, *contexts) as association:
         for image in images:

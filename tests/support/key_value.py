@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Orthanc's key-value store for tests: in memory, and that of a real Orthanc through routes of a script."""
+"""Orthanc's key-value store for tests: in memory, or in a real Orthanc, reached by routes of a script."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ orthanc.RegisterRestCallback("/test/key-value", answer)
 
 
 class Pairs:
-    """An iterator as Orthanc has it."""
+    """An iterator like Orthanc's."""
 
     def __init__(self, pairs: list[tuple[str, bytes]]) -> None:
         self._pairs: Iterator[tuple[str, bytes]] = iter(pairs)

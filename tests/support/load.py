@@ -29,7 +29,7 @@ _WITH_PATH = f"import sys; sys.path[:0] = [{str(CHECKOUT)!r}, {str(CHECKOUT / 'p
 
 
 class _Process:
-    """A module of ours in a process that ends when its input does."""
+    """A module of tests/support in a process that ends when its input ends."""
 
     def __init__(self, module: str, *arguments: str) -> None:
         self.module = module
@@ -54,12 +54,12 @@ class _Process:
         return self._process.stdout.readline()
 
     def say(self, line: str) -> None:
-        """A line for its input."""
+        """Write a line to its input."""
         self._input.write(f"{line}\n")
         self._input.flush()
 
     def pause(self) -> None:
-        """Let it do nothing, as a machine that hangs, until ``go_on``."""
+        """Stop the process, as when a machine hangs, until ``go_on``."""
         self._process.send_signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
@@ -67,12 +67,12 @@ class _Process:
         self._process.send_signal(signal.SIGCONT)
 
     def failed(self) -> NoReturn:
-        """It said nothing more. Raises AssertionError."""
+        """Raise AssertionError: the process wrote nothing more."""
         self.__exit__(None, None, None)
         raise AssertionError(f"{self.module} ended; its error stands above")
 
     def end(self, timeout: float = 60.0) -> None:
-        """Let it finish what it has begun, and wait for that. Raises subprocess.TimeoutExpired."""
+        """End it once it has finished its work. Raises subprocess.TimeoutExpired."""
         if not self._input.closed:
             self._input.close()
         assert self._process.wait(timeout) == 0, f"{self.module} failed"
@@ -118,7 +118,7 @@ class Writers(_Process):
 
 
 class Subscribers(_Process):
-    """Subscribers of every kind. Enter, tell Orthanc their ``modalities``, then ``open_sockets``.
+    """Subscribers of every kind. Enter, configure their ``modalities`` in Orthanc, then ``open_sockets``.
 
     Attributes:
         names: all AE titles.
@@ -139,7 +139,7 @@ class Subscribers(_Process):
         self.modalities: Json = {name.lower(): [name, "127.0.0.1", port] for name, port in ports.items()}
 
     def open_sockets(self, orthanc: RealOrthanc) -> None:
-        """Connect the sockets, and wait until they are there."""
+        """Connect the sockets and wait until they are open."""
         self.say(str(orthanc.ups_http_port))
         assert self.line().strip() == "ready"
 
@@ -157,7 +157,7 @@ def subscribe_globally(orthanc: RealOrthanc, *names: str) -> None:
         assert answer.status_code == 201, answer.text
 
 
-# --- what came of it ---
+# --- the result ---
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ class Verdict:
 
     @property
     def is_good(self) -> bool:
-        """True if nothing was lost, invented or told in another order."""
+        """True if nothing was lost, invented or sent out of order."""
         return not (self.complaints or self.missing or self.misplaced)
 
     def __str__(self) -> str:
@@ -209,7 +209,7 @@ Told = dict[str, dict[str, list[str]]]
 
 
 def record_of(file: Path) -> tuple[Told, dict[str, int]]:
-    """Per AE and workitem what was told, each change once, in the order of first arrival; and the repeats per AE."""
+    """Per AE and workitem the changes reported, each once, in order of first arrival; and the repeats per AE."""
     record: Told = defaultdict(lambda: defaultdict(list))
     repeated: dict[str, int] = defaultdict(int)
     changes: set[tuple[str, str, str]] = set()
@@ -224,7 +224,7 @@ def record_of(file: Path) -> tuple[Told, dict[str, int]]:
 
 
 def sequences_of(file: Path, receiving_ae: str) -> list[int]:
-    """The sequences that an AE got over its WebSocket, as they came."""
+    """The sequences that an AE received over its WebSocket, in order of arrival."""
     result = (line.split("\t") for line in _whole_lines(file))
     return [int(parts[3]) for parts in result if parts[0] == receiving_ae]
 
@@ -234,7 +234,7 @@ def _whole_lines(file: Path) -> list[str]:
 
 
 def judged(journal: Path, record: Path, subscribers: Sequence[str]) -> Verdict:
-    """Compare what was done with what was told."""
+    """Compare the changes that were made with those reported."""
     changes, complaints = journal_of(journal)
     reports, repeated = record_of(record)
     count = sum(map(len, changes.values()))
@@ -260,7 +260,7 @@ def _compare(
 def wait_until_told(
     journal: Path, record: Path, subscribers: Sequence[str], timeout: float = 60.0
 ) -> Verdict:
-    """Wait until everybody was told everything; the verdict as it is then, or when the time is up."""
+    """Wait until every change was reported to every subscriber; return the verdict then, or when time is up."""
     verdict = judged(journal, record, subscribers)
 
     def is_complete() -> bool:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What a writer does with each of its workitems, and how each change shows in an event report.
+"""The changes that a writer makes to each workitem, and how each appears in an event report.
 
 A workitem is created, claimed, makes progress some times, and is completed. Each of these changes has a name that is
 unique within the workitem: its state, or ``P`` and a percentage. So an event tells which change it is about.
@@ -36,12 +36,12 @@ class Change:
 
     @property
     def is_state(self) -> bool:
-        """True for what is asked for by Change State."""
+        """True for a change made by Change State."""
         return self.name in (CLAIMED, COMPLETED)
 
 
 def changes(reports: int) -> tuple[Change, ...]:
-    """The life of a workitem with a number of Progress Reports."""
+    """The changes of a workitem with a number of Progress Reports."""
     plan = [Change(CREATED, minimal()), Change(CLAIMED, {tags.STATE: element("CS", CLAIMED)})]
     for number in range(1, reports + 1):
         done = performed() if number == 1 else {}
@@ -78,7 +78,7 @@ def state_of(dataset: DataSet) -> str:
 
 
 def progress_of(dataset: DataSet) -> str:
-    """The name of the change that the progress in a data set stands for; empty if there is none.
+    """The name of the change to which the progress in a data set belongs; empty if there is none.
 
     A decimal string is a number in the DICOM JSON of the web.
     """
@@ -89,7 +89,7 @@ def progress_of(dataset: DataSet) -> str:
 
 
 def change_in(event_type: int, information: DataSet) -> str:
-    """The name of the change that an event report is about; SCP Status Changes by their status."""
+    """The name of the change that an event report reports; for an SCP Status Change its status."""
     if event_type == STATE_REPORT:
         return state_of(information)
     if event_type == PROGRESS_REPORT:

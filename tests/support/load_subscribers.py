@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Subscribers that are always there, as a process of their own: DIMSE listeners and WebSockets that reconnect.
+"""Subscribers in a process of their own: DIMSE listeners, and WebSockets that reconnect.
 
 Each event is a line ``AE UID change`` (and for a WebSocket its sequence) of the record. The first line of the output
 names the ports of the listeners as JSON. The first line of the input is the port for the sockets; then the second
@@ -28,18 +28,18 @@ _SEQUENCE = "00771001"
 
 
 class Record:
-    """Writes down who was change_in what."""
+    """Writes down which AE received which change."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
 
     def report(self, receiving_ae: str, message: Message) -> None:
-        """An N-EVENT-REPORT came."""
+        """Record an N-EVENT-REPORT."""
         change = change_in(message.number(EVENT_TYPE) or 0, decoded(message.data))
         self._say(f"{receiving_ae}\t{message.text(AFFECTED_INSTANCE)}\t{change}")
 
     def event(self, receiving_ae: str, payload: bytes) -> int:
-        """An event came over a WebSocket; gives its sequence."""
+        """Record an event from a WebSocket; return its sequence."""
         content: Any = orjson.loads(payload)
         change = change_in(content["00001002"]["Value"][0], content)
         sequence = int(text(content, _SEQUENCE))
@@ -52,7 +52,7 @@ class Record:
 
 
 class Watcher:
-    """Keeps one WebSocket open; with ``resumes`` it asks for what it missed."""
+    """Keeps one WebSocket open; with ``resumes`` it requests the events that it missed."""
 
     def __init__(self, receiving_ae: str, port: int, record: Record, *, resumes: bool) -> None:
         self._receiving_ae, self._port, self._record = receiving_ae, port, record

@@ -34,20 +34,20 @@ class NoAnswer(Exception):
     """The connection broke: nobody knows whether the last request was carried out."""
 
 
-class Door(Protocol):
-    """A way into the worklist."""
+class WriterClient(Protocol):
+    """Changes and reads workitems for a writer."""
 
     async def send(self, uid: str, transaction: str, change: Change) -> int:
-        """Ask for a change; gives 0 or a status. Raises NoAnswer."""
+        """Request a change; return 0 or a status. Raises NoAnswer."""
         ...
 
     async def look(self, uid: str) -> DataSet | None:
-        """The workitem as it is. Raises NoAnswer."""
+        """The present workitem, None if there is none. Raises NoAnswer."""
         ...
 
 
-class DimseDoor:
-    """Over one association, opened when it is needed."""
+class DimseWriterClient:
+    """Uses one association, opened when needed."""
 
     def __init__(self, port: int, calling: str) -> None:
         self._port, self._calling = port, calling
@@ -83,8 +83,8 @@ class DimseDoor:
         return None if status in _ABSENT else decoded(data)
 
 
-class HttpDoor:
-    """Over one kept connection, opened when it is needed."""
+class HttpWriterClient:
+    """Uses one keep-alive connection, opened when needed."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -126,10 +126,12 @@ class HttpDoor:
 
 
 class Writer:
-    """Takes one workitem after the other through its life."""
+    """Creates, changes and completes one workitem after another."""
 
-    def __init__(self, number: int, door: Door, plan: Sequence[Change], journal: TextIO, pace: float) -> None:
-        self._door = door
+    def __init__(
+        self, number: int, client: WriterClient, plan: Sequence[Change], journal: TextIO, pace: float
+    ) -> None:
+        self._client = client
         self._plan = plan
         self._journal = journal
         self._pace = pace
@@ -138,7 +140,7 @@ class Writer:
         self.is_ending = False
 
     async def run(self) -> None:
-        """Go on until ``is_ending``; then finish what has begun."""
+        """Run until ``is_ending``, then complete the present workitem."""
         while not self.is_ending:
             uid, transaction = next(self._uids)
             self._done = None
@@ -148,10 +150,10 @@ class Writer:
                     await asyncio.sleep(self._pace)
 
     async def _bring_about(self, uid: str, transaction: str, change: Change) -> None:
-        """Ask until it is done. An answer that was lost is replaced by a look at the workitem."""
+        """Repeat a change until it has happened. If an answer was lost, the workitem is read."""
         while True:
             try:
-                status = await self._door.send(uid, transaction, change)
+                status = await self._client.send(uid, transaction, change)
             except NoAnswer:
                 if await self._has_happened(uid, change):
                     break
@@ -178,7 +180,7 @@ class Writer:
     async def _patient_look(self, uid: str) -> DataSet | None:
         while True:
             try:
-                return await self._door.look(uid)
+                return await self._client.look(uid)
             except NoAnswer:
                 await asyncio.sleep(_PAUSE)
 
@@ -193,12 +195,12 @@ async def _run(options: argparse.Namespace) -> None:
         writers = []
         for number in range(options.first, options.first + options.dimse + options.http):
             over_dimse = number < options.first + options.dimse
-            door: Door = (
-                DimseDoor(options.dimse_port, f"WRITER{number}")
+            client: WriterClient = (
+                DimseWriterClient(options.dimse_port, f"WRITER{number}")
                 if over_dimse
-                else HttpDoor(options.http_port)
+                else HttpWriterClient(options.http_port)
             )
-            writers.append(Writer(number, door, plan, journal, options.pace))
+            writers.append(Writer(number, client, plan, journal, options.pace))
         running = asyncio.gather(*(writer.run() for writer in writers))
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
         for writer in writers:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The management API over fakes, and a client for it."""
+"""The management API on fakes, with a client."""
 
 from __future__ import annotations
 
@@ -86,13 +86,13 @@ class Desk:
         return await (await self.api.answer(request)).whole()
 
     def ask(self, method: str, path: str, content: Any = None, **more: Any) -> Any:
-        """The content of an answer that must be a success."""
+        """The content of an answer, whose status must be a success."""
         answer = self.answer(method, path, content, **more)
         assert answer.status == 200, answer.body
         return json.loads(answer.body)
 
     def refused(self, status: int, method: str, path: str, content: Any = None, **more: Any) -> Any:
-        """The content of an answer that must be an error."""
+        """The content of an answer, whose status must be an error."""
         answer = self.answer(method, path, content, **more)
         assert answer.status == status, answer.body
         return json.loads(answer.body)

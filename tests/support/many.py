@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A worklist of any size in a real Orthanc: its metadata are written while the plugin is away."""
+"""A worklist of any size in a real Orthanc: its metadata are written while the plugin is not loaded."""
 
 from __future__ import annotations
 

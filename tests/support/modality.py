@@ -58,7 +58,7 @@ def scheduled(**changes: Element | None) -> DataSet:
 
 
 def begun(*steps: DataSet, **changes: Element | None) -> DataSet:
-    """What an N-CREATE sends; ``steps`` are items of Scheduled Step Attributes Sequence."""
+    """The data set of an N-CREATE; ``steps`` are items of Scheduled Step Attributes Sequence."""
     attributes: DataSet = {
         "00080060": element("CS", "CT"),
         "00081032": element("SQ"),
@@ -105,7 +105,7 @@ def series(number: int = 1, instances: int = 2) -> DataSet:
 
 
 def ended(status: str = "COMPLETED", **changes: Element | None) -> DataSet:
-    """What the last N-SET sends."""
+    """The data set of the last N-SET."""
     attributes: DataSet = {
         "00400250": element("DA", "20261201"),
         "00400251": element("TM", "084500"),
@@ -116,6 +116,6 @@ def ended(status: str = "COMPLETED", **changes: Element | None) -> DataSet:
 
 
 def discontinued(meaning: str = "Patient refused to continue procedure") -> DataSet:
-    """The last N-SET of a step that was given up."""
+    """The data set of the last N-SET of a discontinued step."""
     reason = code("110501" if not meaning else "110516", "DCM", meaning)
     return ended("DISCONTINUED", t00400281=element("SQ", reason))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Several Orthancs on one PostgreSQL that are one worklist."""
+"""Several Orthancs on one PostgreSQL that share a worklist."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def nodes(
 
 
 def health(node: RealOrthanc) -> tuple[str, str]:
-    """State and role as the health route says; ("", "") if nobody answers."""
+    """State and role by the health route; ("", "") if it does not answer."""
     if not node.is_running() or not is_listening(node.ups_http_port):
         return "", ""
     try:
@@ -59,7 +59,7 @@ def health(node: RealOrthanc) -> tuple[str, str]:
 
 
 def leads(node: RealOrthanc, within: float) -> None:
-    """Wait until it leads and is open."""
+    """Wait until the node leads and is open."""
     wait_until(
         lambda: health(node) == ("open", "leader"),
         lambda: f"it leads; {health(node)}\n{node.log_tail()}",
@@ -68,7 +68,7 @@ def leads(node: RealOrthanc, within: float) -> None:
 
 
 def stands_by(node: RealOrthanc, within: float) -> None:
-    """Wait until it passes requests on."""
+    """Wait until the node relays requests."""
     wait_until(
         lambda: health(node) == ("standby", "standby"),
         lambda: f"it stands by; {health(node)}\n{node.log_tail()}",
@@ -82,14 +82,14 @@ def workitems(node: RealOrthanc) -> str:
 
 
 def listed(node: RealOrthanc) -> list[dict[str, Any]]:
-    """The nodes as one of them lists them; none if it cannot now."""
+    """The nodes as this node lists them; empty if it cannot at present."""
     answer = requests.get(f"{node.base_url}/ups/api/nodes", timeout=60)
     result: list[dict[str, Any]] = answer.json()["nodes"] if answer.ok else []
     return result
 
 
 def is_warm(standby: RealOrthanc, within: float) -> None:
-    """Wait until its search index is in step with the store."""
+    """Wait until the search index of the node is up to date."""
     stands_by(standby, within)
 
     def lags() -> list[float]:

@@ -34,7 +34,7 @@ Json = dict[str, Any]
 
 
 def merged(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> Json:
-    """Both in one: objects are merged key by key, any other value of `overrides` replaces that of `base`."""
+    """Merge two configurations: objects key by key; any other value of `overrides` replaces that of `base`."""
     result = dict(base)
     for key, value in overrides.items():
         answer = result.get(key)
@@ -50,7 +50,7 @@ def fetch(suite: str) -> None:
 
 
 class RealOrthanc:
-    """One Orthanc process with the data that it keeps.
+    """One Orthanc process with its data.
 
         with RealOrthanc("forky", {"Ups": {"Aet": "WORKLIST"}}) as orthanc:
             requests.get(f"{orthanc.base_url}/system")
@@ -172,7 +172,7 @@ class RealOrthanc:
             raise AssertionError(f"Orthanc did not end within {timeout:g} s\n{self.log_tail()}") from None
 
     def _heeds_signals(self) -> bool:
-        from orthanc_ups.orthanc.stop_notice import catches  # not in reach of whoever fetches programs only
+        from orthanc_ups.orthanc.stop_notice import catches  # not needed by those who only fetch programs
 
         return not self.is_running() or catches(Path(f"/proc/{self.pid}/status").read_text())
 
@@ -192,14 +192,14 @@ class RealOrthanc:
         return self._process.wait(timeout)
 
     def is_running(self) -> bool:
-        """Whether the process is there, serving or not."""
+        """Whether the process exists."""
         return self._process is not None and self._process.poll() is None
 
     def end(self) -> None:
-        """Kill it if it runs, with whatever it started; its data stay."""
+        """Kill the process and its children, if it runs; the data stay."""
         if self._process is None:
             return
-        # The group holds Orthanc, or docker/native.sh and its children if that had not got further.
+        # The group contains Orthanc, or docker/native.sh with its children if Orthanc had not been started yet.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -216,7 +216,7 @@ class RealOrthanc:
         return self.health() == 200 and is_listening(self.ups_dicom_port)
 
     def health(self) -> int:
-        """The status of the plugin's health route, 0 if nobody answers."""
+        """The status of the plugin's health route; 0 if it does not answer."""
         return self._status(self.ups_http_port, "/ups/health")
 
     def _status(self, port: int, path: str) -> int:
@@ -236,7 +236,7 @@ class RealOrthanc:
             return http.client.HTTPSConnection("127.0.0.1", port, timeout=2, context=unchecked)
         return http.client.HTTPConnection("127.0.0.1", port, timeout=2)
 
-    # --- what is known of it ----------------------------------------------------------------------
+    # --- its state --------------------------------------------------------------------------------
 
     @property
     def base_url(self) -> str:
@@ -258,7 +258,7 @@ class RealOrthanc:
         raise AssertionError("Orthanc has ended")
 
     def log_text(self) -> str:
-        """All that this Orthanc has logged, over all its starts."""
+        """Everything that this Orthanc has logged, over all its starts."""
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
     def logs(self, words: str, count: int = 1, since: int = 0) -> str:
@@ -298,7 +298,7 @@ class RealOrthanc:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Kill it, as an Orthanc takes 3.5 s to stop; a test of a clean stop calls `stop`."""
+        """Kill it: a clean stop takes Orthanc 3.5 s. A test of a clean stop calls `stop`."""
         self.discard()
 
     def discard(self) -> None:
@@ -319,7 +319,7 @@ def _discard_all() -> None:
 
 
 def _tied_to_this_process() -> list[str]:
-    # The kernel ends Orthanc with the thread that started it; so only where that is the main thread.
+    # The kernel ends Orthanc with the thread that started it, so this is done for the main thread only.
     if threading.current_thread() is not threading.main_thread():
         return []
     return ["setpriv", "--pdeathsig", "KILL", "--"]

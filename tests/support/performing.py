@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Performed procedure steps over a desk: a modality that needs no network."""
+"""A modality that performs procedure steps without a network, on a service in memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STATIONS = Stations(ModalityWorklist(stations={"CT1": "CTROOM1"}), AeTitles())
 
 
 class Request:
-    """An exchange with a data set that is there already."""
+    """An exchange whose data set has already arrived."""
 
     def __init__(self, field: CommandField, instance: str, dataset: DataSet, calling: str) -> None:
         self.field, self.instance, self.calling = field, instance, calling
@@ -46,7 +46,7 @@ class Request:
 
 
 class Modality:
-    """MPPS over a desk."""
+    """MPPS on a service in memory."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class Modality:
 
 
 async def scheduled_workitem(desk: Desk, number: int = 1, **changes: Element | None) -> DataSet:
-    """A workitem at CT1; returns what its step is in a worklist."""
+    """Create a workitem at CT1; return its step as a worklist query shows it."""
     station = element("SQ", workitems.code("CTROOM1", "99H", "CT"))
     await desk.create(
         number,

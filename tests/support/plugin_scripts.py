@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Small Python plugins for Orthanc, for tests of single parts of ours inside a real one."""
+"""Small Python plugins for Orthanc, for tests of single parts of the package inside a real Orthanc."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import orthanc
 
 
 def write_script(folder: Path, text: str) -> Path:
-    """A script that Orthanc can load; ``orthanc``, ``json`` and our package can be used in it."""
+    """A script that Orthanc can load. It can use ``orthanc``, ``json`` and the package."""
     script = folder / "script.py"
     script.write_text(_HEAD + text)
     return script
@@ -40,7 +40,7 @@ with open(__file__) as file:
 
 
 def with_shifted_clock(folder: Path, offset: Path, plugin: Path = PLUGIN) -> Path:
-    """The plugin in an Orthanc whose wall clock is wrong by the seconds in a file, as it says whenever asked."""
+    """The plugin in an Orthanc whose wall clock is wrong by the number of seconds in a file."""
     script = folder / PLUGIN.name
     text = _SHIFTED.format(offset=str(offset), plugin=str(plugin), folder=str(plugin.parent))
     script.write_text(text)

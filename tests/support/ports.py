@@ -13,7 +13,7 @@ _handed_out: set[int] = set()
 
 
 def free_port() -> int:
-    """A TCP port that nobody uses and that no process of this run has handed out before.
+    """A free TCP port that no process of this run has returned before.
 
     The processes of a run (pytest-xdist) deal the ports out among themselves by their number. A port lies
     below the range from which the kernel takes ports for outgoing connections, so that a server which is
@@ -33,7 +33,7 @@ def free_port() -> int:
 
 
 def is_listening(port: int) -> bool:
-    """Whether a server of this host listens on the TCP port; asked of the kernel, without connecting."""
+    """Whether a server of this host listens on the TCP port, by the kernel's tables, without connecting."""
     suffix = f":{port:04X}"
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in Path(table).read_text().splitlines()[1:]:
@@ -57,7 +57,7 @@ def _first_ephemeral_port() -> int:
 def _can_be_bound(port: int) -> bool:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         try:
-            probe.bind(("0.0.0.0", port))  # Orthanc's DICOM server takes all addresses
+            probe.bind(("0.0.0.0", port))  # Orthanc's DICOM server listens on all addresses
         except OSError:
             return False
     return True

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A PostgreSQL of its own for tests of Orthancs that share an index: on a free port."""
+"""A PostgreSQL server on a free port, for Orthancs that share an index."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class PostgreSql:
     """One server, in a folder that is deleted on leaving."""
 
     def __init__(self, *, fsync: bool = False) -> None:
-        """``fsync``: whether it waits for the disk, which only figures need."""
+        """``fsync``: whether it waits for the disk, which only benchmarks need."""
         self._databases = 0
         self._fsync = "on" if fsync else "off"
         self.port = free_port()
@@ -67,7 +67,7 @@ class PostgreSql:
         return False
 
     def stop(self, number: int = signal.SIGINT) -> None:
-        """End the server: at once but cleanly, or by another signal, such as SIGQUIT for a crash."""
+        """Stop the server fast but cleanly, or by another signal, such as SIGQUIT for a crash."""
         if self._server is not None:
             self._server.send_signal(number)
             self._server.wait(60)
@@ -110,5 +110,5 @@ class PostgreSql:
 
     @staticmethod
     def environment() -> dict[str, str]:
-        """For the Orthanc that is to have the index plugin."""
+        """Environment for an Orthanc with the index plugin."""
         return {"ORTHANC_UPS_MORE_PACKAGES": _PACKAGE}

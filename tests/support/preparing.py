@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Short ways to prepare a creation or an update at a fixed moment, or to see it refused."""
+"""Helpers that prepare a creation or an update at a fixed time, or expect its refusal."""
 
 from __future__ import annotations
 

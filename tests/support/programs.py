@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Programs that tests run beside Orthanc: those of this host, and what it has not from ``docker/native.sh programs``.
+"""Programs that tests run beside Orthanc: those of this host, else those of ``docker/native.sh programs``.
 
 ``python -m tests.support.programs`` fetches what is missing, so that no test waits for a download.
 """
@@ -49,13 +49,13 @@ def _chromium() -> Path | None:
 
 
 def _postgres() -> Path | None:
-    """Debian keeps its servers out of the PATH."""
+    """PostgreSQL's server: Debian does not install it in the PATH."""
     debian = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), reverse=True)
     return next(iter(debian), None) or _which("postgres")
 
 
 def _atomic_library() -> Path | None:
-    """Node.js, in which Playwright's driver is written, needs a library that a minimal system has not."""
+    """Node.js, on which Playwright's driver runs, needs a library that a minimal system lacks."""
     try:
         ctypes.CDLL("libatomic.so.1")
     except OSError:
@@ -89,7 +89,7 @@ _LIBRARIES: Final = (
 
 
 def missing() -> list[str]:
-    """Names of the programs that this host has not."""
+    """Names of the programs that this host lacks."""
     return [name for name, (of_host, _) in _PROGRAMS.items() if of_host() is None]
 
 
@@ -121,7 +121,7 @@ def _environment(tree: Path) -> dict[str, str]:
 
 
 def _font_configuration(tree: Path) -> Path:
-    """The host's fonts by the host's rules, and those of the tree."""
+    """A font configuration with the host's fonts and rules, and the fonts of the tree."""
     file = tree / "fonts.conf"
     if not file.exists():
         folders = "".join(f"<dir>{folder}</dir>" for folder in ("/usr/share/fonts", tree / "usr/share/fonts"))
@@ -132,7 +132,7 @@ def _font_configuration(tree: Path) -> Path:
 
 
 def japanese_fonts() -> dict[str, str]:
-    """Variables with which names of patients in Japanese show as such, and not as boxes."""
+    """Environment variables with which Japanese text is displayed, and not as boxes."""
     fc_list = _which("fc-list")
     listed = (
         subprocess.run([fc_list, ":lang=ja"], capture_output=True, check=False).stdout if fc_list else b""
@@ -142,7 +142,7 @@ def japanese_fonts() -> dict[str, str]:
 
 @contextmanager
 def environment_of(name: str) -> Iterator[None]:
-    """For what is started without saying its environment: this process takes over that of a program meanwhile."""
+    """Give this process the environment of a program for a while, for children that inherit it."""
     with pytest.MonkeyPatch.context() as patch:
         for variable, value in program(name).environment.items():
             patch.setenv(variable, value)
@@ -150,7 +150,7 @@ def environment_of(name: str) -> Iterator[None]:
 
 
 def complaint(name: str) -> str:
-    """Why a fetched program does not start, as a library is missing for example; "" if it does."""
+    """Why a fetched program does not start, such as a missing library; "" if it does."""
     fetched = program(name)
     environment = {**os.environ, **fetched.environment}
     try:
@@ -161,7 +161,7 @@ def complaint(name: str) -> str:
 
 
 def main() -> int:
-    """Fetch what is missing; 1 if some of it does not start on this host, so that no test has to find out."""
+    """Fetch missing programs; return 1 if one does not start on this host, before any test runs."""
     absent = missing()
     if absent:
         print(f"Not on this host, so taken from {_tree()}: {', '.join(absent)}", flush=True)

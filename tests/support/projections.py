@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Filling and asking a projection, for tests."""
+"""Filling and querying a projection."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def stored_workitem(number: int, state: str = "SCHEDULED", **more: object) -> Wo
 
 
 def entry(workitem: Workitem, version: str = "1") -> Entry:
-    """Its entry in the store."""
+    """The entry of a workitem in the store."""
     return Entry(f"workitem/{workitem.uid}", encode(workitem), version)
 
 
@@ -41,13 +41,13 @@ def put(projection: Projection, *items: Workitem, version: str = "1") -> None:
 
 
 def rows_in(projection: Projection, *tables: str) -> list[int]:
-    """How many rows tables of its file have."""
+    """The number of rows in tables of its file."""
     projection.flush()
     return [projection.file.writer.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0] for table in tables]
 
 
 def break_projection(projection: Projection) -> None:
-    """Somebody deletes its file, and that is noticed."""
+    """Delete its file and let the projection notice."""
     projection.file.path.unlink()
     with suppress(ProjectionBroken):
         projection.check()
@@ -56,7 +56,7 @@ def break_projection(projection: Projection) -> None:
 def matching_numbers(
     projection: Projection, query: Query = EVERYTHING, words: tuple[str, ...] = ()
 ) -> list[int]:
-    """The numbers of the matches by start."""
+    """The numbers of the matches, ordered by start."""
     rows, total = asyncio.run(projection.search(query, words=words))
     assert len(rows) == total
     return [int(text(row, tags.SOP_INSTANCE_UID).rpartition(".")[2]) for row in rows]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A DIMSE peer without pynetdicom: PDUs and fragments as the test wants them, and messages that cost next to nothing.
+"""A DIMSE peer without pynetdicom: PDUs and fragments exactly as a test specifies, and messages at little cost.
 
 - RawPeer: a blocking socket, for what is broken on purpose.
 - RawScu and EventListener: many associations on one asyncio loop, for load and measurements.
@@ -462,7 +462,7 @@ class RawScu:
         return _status(await self.ask(VERIFICATION, echo()))
 
     async def find(self, identifier: bytes, limit: int | None = None) -> tuple[int, int]:
-        """C-FIND up to ``limit`` matches, the rest is canceled and thrown away; final status and matches."""
+        """C-FIND up to ``limit`` matches; the rest is canceled and discarded. Returns final status and matches."""
         status, count = 0, 0
         async for status, _ in self.matches(identifier, limit):
             count += status in _PENDING
@@ -471,7 +471,7 @@ class RawScu:
     async def matches(
         self, identifier: bytes, limit: int | None = None
     ) -> AsyncIterator[tuple[int, bytes | None]]:
-        """Status and data set of each answer as it comes; C-CANCEL goes out behind the match ``limit``."""
+        """Status and data set of each answer as it arrives; C-CANCEL is sent after the match ``limit``."""
         command = {**find(), PRIORITY: 0}
         answer, number = await self.ask(tags.PULL, command, identifier), 0
         while True:
@@ -515,7 +515,7 @@ class EventListener:
         self.port = int(self._server.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
-        """Go away without a word, as a machine that is switched off."""
+        """Close without a release, as when a machine is switched off."""
         if self._server is not None:
             self._server.close()
         ending = [association.ended for association in self._associations]
@@ -542,14 +542,14 @@ class EventListener:
 
 
 async def together(count: int, work: Callable[[int], Coroutine[None, None, None]]) -> None:
-    """Run the same work several times side by side; the first failure ends all."""
+    """Run the same work several times concurrently; the first failure ends all."""
     async with asyncio.TaskGroup() as group:
         for number in range(count):
             group.create_task(work(number))
 
 
 async def crowd(port: int, count: int) -> list[PduType | None]:
-    """What each of many peers is answered that ask at the same time and stay until all have an answer.
+    """The answers to many peers that request at the same time and stay until all have been answered.
 
     Sockets are read directly: a stream of asyncio forgets an answer if the connection is reset before it is read.
     """
@@ -561,7 +561,9 @@ async def crowd(port: int, count: int) -> list[PduType | None]:
         with socket.socket() as connection:
             connection.setblocking(False)
             await loop.sock_connect(connection, ("127.0.0.1", port))
-            with contextlib.suppress(OSError):  # who was rejected at once may have no time to ask
+            with contextlib.suppress(
+                OSError
+            ):  # a peer that was rejected at once may have had no time to send
                 await loop.sock_sendall(connection, REQUEST)
             with contextlib.suppress(OSError):
                 header = await loop.sock_recv(connection, HEADER_SIZE)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""An HTTP/1.1 and WebSocket client that costs next to nothing, and sends exactly the bytes that it is given."""
+"""An HTTP/1.1 and WebSocket client at little cost, which sends exactly the given bytes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import struct
 from collections.abc import Callable
 from typing import Self
 
-_MASK = b"\x00\x00\x00\x00"  # a mask of zeros is a mask, and leaves the payload as it is
+_MASK = b"\x00\x00\x00\x00"  # a mask of zeros is valid and leaves the payload unchanged
 
 
 class Broken(Exception):
@@ -17,7 +17,7 @@ class Broken(Exception):
 
 
 def request(method: str, target: str, body: bytes = b"", **headers: str) -> bytes:
-    """A request; header names with ``_`` for ``-``."""
+    """The bytes of a request; header names have ``_`` for ``-``."""
     lines = [f"{method} {target} HTTP/1.1", "Host: 127.0.0.1"]
     if body:
         headers.setdefault("Content_Type", "application/dicom+json")
@@ -28,7 +28,7 @@ def request(method: str, target: str, body: bytes = b"", **headers: str) -> byte
 
 
 class RawHttp:
-    """One kept connection; one request after the other."""
+    """One keep-alive connection; one request after another."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -40,7 +40,7 @@ class RawHttp:
         return cls(*await asyncio.open_connection(host, port, limit=2**24))
 
     async def send(self, encoded: bytes) -> tuple[int, bytes]:
-        """Send a request as it is and read the answer: status and body. Raises Broken."""
+        """Send a request unchanged and read the answer: status and body. Raises Broken."""
         try:
             self.writer.write(encoded)
             head = await self.reader.readuntil(b"\r\n\r\n")
@@ -107,7 +107,7 @@ class Socket(asyncio.Protocol):
         return connection
 
     def close(self) -> None:
-        """Go away without a word."""
+        """Close without a closing handshake."""
         if self._transport is not None:
             self._transport.abort()
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Runs what docs/recipes write: the configuration, the programs and the commands, with ports and paths of a test."""
+"""Runs the configurations, programs and commands of docs/recipes with the ports and paths of a test."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Recipe:
         return re.findall(rf"^```{language}\n(.*?)^```$", self._text, re.MULTILINE | re.DOTALL)
 
     def configuration(self) -> dict[str, Any]:
-        """Its orthanc.json, but for where plugins and script are installed."""
+        """Its orthanc.json, without the paths of plugins and script."""
         content: dict[str, Any] = json.loads(self.blocks("json")[0])
         plugins = content.get("Plugins", [])
         content["Plugins"] = [f"${{ORTHANC_PLUGINS}}/{Path(plugin).name}" for plugin in plugins]
@@ -41,7 +41,7 @@ class Recipe:
 
 
 def with_ports(text: str, orthanc: RealOrthanc) -> str:
-    """With the ports of a test in place of the usual ones."""
+    """The text with the ports of a test in place of the usual ones."""
     ports = {
         "8042": orthanc.http_port,
         "8043": orthanc.ups_http_port,
@@ -52,7 +52,7 @@ def with_ports(text: str, orthanc: RealOrthanc) -> str:
 
 
 def begun(program: Path, *arguments: str) -> subprocess.Popen[str]:
-    """A program that runs."""
+    """Start a program."""
     return subprocess.Popen(
         [sys.executable, str(program), *arguments],
         stdout=subprocess.PIPE,
@@ -62,7 +62,7 @@ def begun(program: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 def run(program: Path, *arguments: str, code: int = 0) -> str:
-    """What a program prints. Raises AssertionError with it if it ends otherwise than with this exit code."""
+    """The output of a program. Raises AssertionError with it if the exit code differs."""
     process = begun(program, *arguments)
     try:
         output, _ = process.communicate(timeout=60)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Rules over a service in memory: an archive that tests fill, and time that they turn."""
+"""Rules on a service in memory, with an archive that tests fill and time that they advance."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OWN = "pseudo"
 
 
 class FilledArchive(Archive):
-    """An archive in memory. Identifiers are the UIDs themselves; ``changes`` grows as Orthanc's does."""
+    """An archive in memory. Identifiers are the UIDs; ``changes`` grows like Orthanc's."""
 
     def __init__(self, now: Callable[[], datetime]) -> None:
         super().__init__(cast("Any", None), "ORTHANC", now)
@@ -37,7 +37,7 @@ class FilledArchive(Archive):
     def arrive(
         self, instance: str, series: str = "1.8.1", study: str = "1.7.1", sender: str = "CT1", **tags: Any
     ) -> None:
-        """An instance is stored."""
+        """Store an instance."""
         content = {"PatientID": "P", "StudyInstanceUID": study, "SeriesInstanceUID": series, **tags}
         self.images[instance] = (series, study, "P", {**content, "SOPInstanceUID": instance}, sender)
         self._row("NewInstance", instance)
@@ -46,7 +46,7 @@ class FilledArchive(Archive):
         self.rows.append(Change(len(self.rows) + 1, kind, identifier, self._clock().timestamp() - 1.0))
 
     def delete_study(self, study: str) -> None:
-        """With all its instances; ``/changes`` forgets them, too."""
+        """Delete a study with its instances; ``/changes`` forgets them too."""
         deleted = {uid for uid, image in self.images.items() if image[1] == study}
         self.images = {uid: image for uid, image in self.images.items() if uid not in deleted}
         self.rows = [row for row in self.rows if row.identifier not in deleted]
@@ -120,14 +120,14 @@ class FilledArchive(Archive):
 
 
 class NoNotes:
-    """No callback of Orthanc: everything is learnt from ``/changes``; deletions are told by a test."""
+    """Replaces the callback of Orthanc: everything is learnt from ``/changes``; a test reports deletions."""
 
     def __init__(self) -> None:
         self.deleted: list[str] = []
         self._function: Callable[[], None] | None = None
 
     def tell(self) -> None:
-        """Something arrived."""
+        """Report an arrival."""
         assert self._function is not None
         self._function()
 
@@ -146,7 +146,7 @@ class NoNotes:
 
 
 class RulesDesk:
-    """A service with rules. ``round`` does what the follower does when something happened."""
+    """A service with rules. ``round`` does what the follower does after a change."""
 
     def __init__(self, desk: Desk, rules: Iterable[Mapping[str, Any]]) -> None:
         self.desk = desk
@@ -158,7 +158,7 @@ class RulesDesk:
         return datetime.fromtimestamp(self.desk.clock.now(), UTC)
 
     async def open(self) -> RulesDesk:
-        """As at a start of Orthanc: what is remembered comes from the store."""
+        """Open as at a start of Orthanc: the memory of the rules is read from the store."""
         service = self.desk.service
         self.memory = Memory()
         table = ServiceDesk(service, self._now)
@@ -181,7 +181,7 @@ class RulesDesk:
         return self
 
     async def restart(self) -> None:
-        """The worklist crashes, and is opened again."""
+        """Crash the worklist and open it again."""
         await self.desk.restart()
         await self.open()
 
@@ -192,5 +192,5 @@ class RulesDesk:
         await self.follower.round()
 
     def workitems(self) -> list[Workitem]:
-        """All of them, in the order of their creation."""
+        """All workitems in the order of their creation."""
         return list(self.desk.service.workitems.created(0, 2**62, 1000))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A department at work, for pictures: invented people, several worklists, every state, subscribers of all kinds."""
+"""A department for screenshots: invented people, several worklists, every state, every kind of subscriber."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _code(value: str, scheme: str, meaning: str) -> dict[str, str]:
 
 
 def department(api: Management, web: WebClient) -> list[str]:
-    """Fill the worklist and move it along; the UIDs in the order of creation."""
+    """Fill and work on the worklist; return the UIDs in the order of creation."""
     uids = [str(api.post("/workitems", {"attributes": attribute})["uid"]) for attribute in _attributes()]
     for number, uid in enumerate(uids):
         match number % 4:

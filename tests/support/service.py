@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A whole UPS service without its network: store and channels in memory, time that a test turns, crashes on demand."""
+"""A whole UPS service without a network: store and channels in memory, virtual time, crashes on demand."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ _OPENED: ContextVar[list[Desk]] = ContextVar("opened")
 
 
 class SlowEntries(InMemoryEntries):
-    """A store whose writes let others run before and after they are done.
+    """A store whose writes let other tasks run before and after them.
 
     Attributes:
         before, after: per key (or ``""`` for all) what a write waits for, before it is done and before it answers.
@@ -88,7 +88,7 @@ class SlowEntries(InMemoryEntries):
             await super().remove(key, version)
 
     def on_write(self, key: str) -> None:
-        """Something is about to be written."""
+        """Called before each write."""
 
     @asynccontextmanager
     async def _slowly(self, key: str) -> AsyncIterator[None]:
@@ -108,15 +108,15 @@ class SlowEntries(InMemoryEntries):
             if name in holds:
                 await holds[name].wait()
 
-    # --- what somebody does by hand ---
+    # --- changes from outside ---
 
     def documents(self, prefix: str = "") -> dict[str, bytes]:
-        """The documents of the entries whose keys begin so."""
+        """The documents of the entries whose keys have this prefix."""
         result = self._shared.documents.items()
         return {key: document for key, (document, _) in result if key.startswith(prefix)}
 
     def tamper(self, key: str, document: bytes | None) -> None:
-        """Somebody overwrites (or, with None, deletes) an entry."""
+        """Overwrite (or, with None, delete) an entry, as an administrator could."""
         if document is None:
             del self._shared.documents[key]
         else:
@@ -124,7 +124,7 @@ class SlowEntries(InMemoryEntries):
 
 
 class KnownAes:
-    """Every AE that a channel serves is known."""
+    """Knows every AE that a channel serves."""
 
     def __init__(self, ae_titles: Collection[str]) -> None:
         self._known = ae_titles
@@ -134,7 +134,7 @@ class KnownAes:
 
 
 class Desk:
-    """A running service, and short ways to use and to hurt it.
+    """A running service, with helpers to use and to damage it.
 
     Attributes:
         channel: keeps what each AE was told; may be down, slow or refusing.
@@ -158,7 +158,7 @@ class Desk:
         self.service: UpsService
         _OPENED.get([]).append(self)
 
-    # --- life ---
+    # --- start and stop ---
 
     def make(self) -> UpsService:
         """Build a service, not started."""
@@ -178,19 +178,19 @@ class Desk:
         return self.service
 
     async def start(self) -> Desk:
-        """Start and let everything settle."""
+        """Start and wait until everything has settled."""
         await self.make().start()
         await settle()
         return self
 
     async def stop(self) -> None:
-        """Stop in order."""
+        """Stop cleanly."""
         stopping = asyncio.ensure_future(self.service.stop(last_commands=_REAL_PATIENCE))
         await self.until_done(stopping)
         await stopping
 
     async def crash(self) -> None:
-        """Everything ends between two steps; what stands in the store stays, and in the file of the projection."""
+        """End everything between two steps; the store and the file of the projection stay."""
         if not hasattr(self, "service"):
             return
         self.entries.unavailable = True
@@ -209,7 +209,7 @@ class Desk:
         await self.start()
 
     def _copied_projection(self) -> str:
-        """The file as a crash leaves it; what is closed in order would be tidier."""
+        """A copy of the file as a crash leaves it, before it is closed."""
         if self.path == ":memory:":
             return self.path
         folder = Path(tempfile.mkdtemp(dir=Path(self.path).parent))
@@ -220,7 +220,7 @@ class Desk:
     # --- time ---
 
     async def until_done(self, task: asyncio.Future[Any], limit: float = 120.0) -> None:
-        """Let (virtual) time pass until something is done."""
+        """Let virtual time pass until a task is done."""
         passed = 0.0
         await settle()
         while not task.done():
@@ -231,7 +231,7 @@ class Desk:
                 passed += 0.5
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Let things happen, without time passing, until something is true."""
+        """Run the loop, without time passing, until a condition is true."""
         for _ in range(1_000):
             await settle()
             if condition():
@@ -240,7 +240,7 @@ class Desk:
         raise AssertionError("it never happens")
 
     async def pass_by(self, seconds: float) -> None:
-        """Let time pass, once the searches under way have ended: they take real time, in threads."""
+        """Let time pass once running searches have ended: they take real time, in threads."""
         await self.until(lambda: not self.service.projection.searches)
         await self.clock.advance(seconds)
 
@@ -262,13 +262,13 @@ class Desk:
         return caught.value
 
     async def refused_now(self, command: Command) -> UpsError:
-        """The refusal of a command, before anything else can happen."""
+        """The refusal of a command, before any other task runs."""
         with pytest.raises(UpsError) as caught:
             await self.service.worklist.execute(command)
         return caught.value
 
     def stored(self) -> dict[str, bytes]:
-        """What stands in the store of workitems and subscribers."""
+        """The stored documents of workitems and subscribers."""
         return {**self.entries.documents("workitem/"), **self.entries.documents("subscriber/")}
 
     async def create(self, number: int = 1, attributes: DataSet | None = None) -> Outcome:
@@ -283,7 +283,7 @@ class Desk:
         return await self.do(Update(SCHEDULER, uid(number), attributes, transaction))
 
     async def complete(self, number: int = 1) -> Outcome:
-        """From SCHEDULED to COMPLETED."""
+        """Take a workitem from SCHEDULED to COMPLETED."""
         await self.claim(number)
         await self.update(performed(), number)
         return await self.do(ChangeState(SCHEDULER, uid(number), "COMPLETED", TRANSACTION))
@@ -308,7 +308,7 @@ class Desk:
     async def release_lock(self, ae: str, number: int = 1) -> Outcome:
         return await self.do(ReleaseLock(SCHEDULER, uid(number), ae))
 
-    # --- what can be seen ---
+    # --- the result ---
 
     def workitem(self, number: int = 1) -> Workitem:
         return self.service.worklist.workitem(uid(number))
@@ -322,19 +322,19 @@ class Desk:
         return self.service.subscriptions.state(ae, self.workitem(number))
 
     def events_for(self, ae: str) -> list[Event]:
-        """What the AE was told of workitems, repeats included."""
+        """The events of workitems that the AE received, repeats included."""
         answer = self.channel.events.get(ae, [])
         return [event for event in answer if event.type is not EventType.SCP_STATUS_CHANGE]
 
     def heard(self, ae: str) -> list[str]:
-        """What the AE was told of workitems, in short (``1: SCHEDULED``, ``1: event 5``), each as it came first."""
+        """Events of workitems that the AE received, in short (``1: SCHEDULED``, ``1: event 5``), without repeats."""
         events: dict[int, Event] = {}
         for event in self.events_for(ae):
             events.setdefault(event.sequence, event)
         return [in_short(event) for event in events.values()]
 
     def sequences(self, ae: str) -> list[int]:
-        """The numbers of the events, as they came first; a test that knows of no crash expects no repeats."""
+        """The sequences of the events without repeats. Only after a crash may there be repeats."""
         return list(dict.fromkeys(event.sequence for event in self.events_for(ae)))
 
     async def entry(self, key: str) -> Entry:
@@ -344,7 +344,7 @@ class Desk:
 
 
 def late_watch(service: UpsService) -> LateWatch:
-    """What is late there, by the defaults."""
+    """The late workitems by the default settings."""
     return LateWatch(service.projection, LatePolicy(), service.clock.now)
 
 
@@ -372,7 +372,7 @@ def _instance(to: int | str) -> str:
 
 
 def overwrite(path: str, content: bytes | None) -> None:
-    """Somebody overwrites a file; with None he deletes it."""
+    """Overwrite a file, as an administrator could; None deletes it."""
     Path(path).unlink()
     if content is not None:
         Path(path).write_bytes(content)

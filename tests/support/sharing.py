@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""How the processes of one run share the tests.
+"""How the processes of a test run share the tests.
 
 Whoever drives a real Orthanc waits most of the time: for its start, its stop, its answers. So two processes do
 that, each with an Orthanc of its own, while a third computes all that needs none; whoever is done first takes what
@@ -18,7 +18,7 @@ from tests.support.orthanc import SUITES
 _SUITE: Final = re.compile(rf"\b({'|'.join(SUITES)})\b")
 _ALWAYS_REAL: Final = re.compile(r"tests/(acceptance|browser|torture)/")
 
-# Seconds of files that last long with few tests; they need be right only roughly.
+# Rough seconds of files with few but long tests.
 LONG: Final = {
     "tests/acceptance/test_cluster.py": 60,
     "tests/acceptance/test_cluster_history.py": 60,
@@ -49,7 +49,7 @@ _SECONDS_OF_A_TEST: Final = 0.02
 
 
 def work_unit(nodeid: str) -> str:
-    """What is run by one process in one go: the tests of a file, on one suite of Orthanc if they need one."""
+    """The tests that one process runs together: those of a file, on one suite of Orthanc if they need one."""
     file, _, _ = nodeid.partition("::")
     suite = _SUITE.search(nodeid)
     return f"{file} on {suite[0]}" if suite else file
@@ -61,7 +61,7 @@ def is_real(unit: str) -> bool:
 
 
 def seconds(unit: str, tests: int) -> float:
-    """About how long a work unit of so many tests lasts."""
+    """Roughly how long a work unit of a number of tests takes."""
     usual = tests * (_SECONDS_OF_A_REAL_TEST if is_real(unit) else _SECONDS_OF_A_TEST)
     file = unit.partition(" on ")[0]
     in_contract = file.startswith("tests/contract/")  # there a test is a few requests
@@ -69,7 +69,7 @@ def seconds(unit: str, tests: int) -> float:
 
 
 class RealOnesBesideOthers(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
-    """All processes but the last prefer units on a real Orthanc, the last one those that need none."""
+    """All processes but the last prefer units on a real Orthanc; the last prefers units without one."""
 
     def _split_scope(self, nodeid: str) -> str:
         return work_unit(nodeid)

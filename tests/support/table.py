@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The rows of Table CC.2.5-3 as plain lines, read apart from the code under test, and data sets around a row.
+"""The rows of Table CC.2.5-3, read independently of the code under test, and data sets for a row.
 
 ``around(row, found, column)`` builds a request in which the row's attribute stands where its path says, inside
 sequences with one item each that holds all that the column asks for. Where the row has a condition that a
@@ -62,7 +62,7 @@ class Row:
 
     @property
     def above(self) -> str:
-        """Path of the sequence that it stands in, or empty."""
+        """Path of the sequence that contains it; empty if none does."""
         return self.path.rpartition(".")[0]
 
     @property
@@ -96,7 +96,7 @@ def rows() -> tuple[Row, ...]:
 
 
 def modules() -> tuple[str, ...]:
-    """The modules of the table, in its order."""
+    """The modules of the table, in the order of the table."""
     return tuple(dict.fromkeys(row.cells["module"] for row in rows()))
 
 
@@ -144,7 +144,7 @@ def sample(row: Row, column: str) -> Element:
 
 
 def sample_item(path: str, column: str) -> DataSet:
-    """An item for a sequence: what the column requires of both sides, and nothing else."""
+    """An item for a sequence with exactly what the column requires of both sides."""
     if not below(path):
         return workitems.code()
     item: DataSet = {}
@@ -158,7 +158,7 @@ def sample_item(path: str, column: str) -> DataSet:
 
 
 def _conditional(path: str, column: str) -> DataSet:
-    """One way to meet the conditions of the macros: a short code, a DICOM retrieval, a local name."""
+    """Values that meet the conditions of the macros: a short code, a DICOM retrieval, a local name."""
     tags = {row.tag: row for row in below(path) if row.usage(column)[0] == "1C"}
     met: DataSet = {}
     if "0040A120" in tags:
@@ -198,7 +198,7 @@ def _item_around(row: Row, value: Element | None, column: str, path: str) -> Dat
 
 
 def _beside(row: Row, column: str, level: DataSet) -> DataSet:
-    """A level that meets the row's condition."""
+    """Elements beside the row's that meet its condition."""
     kind, tags, condition = row.condition
     attributes = {tag: value for tag, value in level.items() if kind != "without" or tag not in tags}
     if kind == "if":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Exports and imports between desks, page by page as a client does it."""
+"""Exports and imports between services in memory, page by page as a client does it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def exported(desk: Desk, limit: int = 500) -> list[bytes]:
 
 
 async def imported(desk: Desk, lines: list[bytes], at_once: int = 500) -> ImportState:
-    """Import lines in lots, and tell how it went; then let events be delivered."""
+    """Import lines page by page, return the result, and let events be delivered."""
     importer = Importer(desk.service.import_session)
     for start in range(0, len(lines), at_once):
         task = asyncio.ensure_future(importer.feed(b"\n".join(lines[start : start + at_once]), OPERATOR))
@@ -42,7 +42,7 @@ async def imported(desk: Desk, lines: list[bytes], at_once: int = 500) -> Import
 
 
 async def moved(source: Desk, target: Desk) -> ImportState:
-    """All of one desk into another."""
+    """Export everything from one service and import it into another."""
     return await imported(target, await exported(source))
 
 
@@ -53,7 +53,7 @@ def kind(line: bytes) -> str:
 
 
 def of_kind(lines: list[bytes], name: str) -> list[dict[str, Any]]:
-    """The lines of a kind, read."""
+    """The lines of a kind, decoded."""
     return [orjson.loads(line) for line in lines if kind(line) == name]
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A-ASSOCIATE PDUs written by hand (PS3.8 §9.3), for clients that must be quick and for what is broken on purpose."""
+"""A-ASSOCIATE PDUs written by hand (PS3.8 §9.3), for fast clients and for deliberately broken requests."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def pdu(kind: int, content: bytes) -> bytes:
 
 
 def items(encoded: bytes) -> Iterator[tuple[int, bytes]]:
-    """Take items apart."""
+    """Split the content into items."""
     position = 0
     while position + 4 <= len(encoded):
         kind, length = struct.unpack_from(">BxH", encoded, position)
@@ -106,7 +106,7 @@ def _associate(
 
 
 def read_rq(body: bytes) -> Asked:
-    """Take an A-ASSOCIATE-RQ apart, given without its header."""
+    """Parse an A-ASSOCIATE-RQ without its header."""
     called, calling = (body[at : at + 16].decode().strip() for at in (4, 20))
     contexts: dict[int, Proposed] = {}
     roles: dict[str, tuple[int, int]] = {}
@@ -127,7 +127,7 @@ def read_rq(body: bytes) -> Asked:
 
 
 def read_ac(body: bytes) -> tuple[dict[int, str], int]:
-    """The transfer syntax of each accepted context by ID, and the greatest PDU that the peer takes."""
+    """The transfer syntax of each accepted context by ID, and the maximum PDU size of the peer."""
     accepted: dict[int, str] = {}
     maximum = 0
     for kind, content in items(body[_AE_TITLES:]):

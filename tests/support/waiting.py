@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Waiting for something that another process brings about."""
+"""Waiting for another process."""
 
 import time
 from collections.abc import Callable
@@ -17,7 +17,7 @@ def wait_until(
     timeout: float = PATIENCE,
     interval: float = 0.02,
 ) -> T:
-    """Ask again and again until the condition is truthy, and return what it said then.
+    """Evaluate the condition repeatedly until it is true, and return its value.
 
     Args:
         condition: cheap to ask; what it raises goes to the caller.

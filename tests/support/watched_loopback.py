@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A loopback to a real Orthanc that notes what is asked, and fails on demand."""
+"""A loopback to a real Orthanc that records requests and fails on demand."""
 
 from __future__ import annotations
 

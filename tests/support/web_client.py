@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A client that knows only PS3.18, and the steps that many tests need."""
+"""A UPS-RS client (PS3.18) with the steps that many tests need."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class WebClient:
     def request(self, method: str, path: str, **more: Any) -> requests.Response:
         """A request below the base of the service."""
         if not self._keep_alive:
-            self.session.close()  # what is idle; the session itself can go on
+            self.session.close()  # idle connections; the session can be used further
         return self.session.request(method, self.url + path, timeout=TIMEOUT, **more)
 
     def get(self, path: str, **more: Any) -> requests.Response:
@@ -81,14 +81,14 @@ class WebClient:
         return uid
 
     def claim(self, uid: str) -> str:
-        """Take a workitem IN PROGRESS; returns the Transaction UID."""
+        """Claim a workitem; return the Transaction UID."""
         transaction = new_uid()
         answer = self.put(f"/workitems/{uid}/state", state("IN PROGRESS", transaction))
         assert answer.status_code == 200, answer.text
         return transaction
 
     def complete(self, uid: str) -> str:
-        """Take a workitem to COMPLETED; returns the Transaction UID."""
+        """Complete a workitem; return the Transaction UID."""
         transaction = self.claim(uid)
         answer = self.post(f"/workitems/{uid}?transaction-uid={transaction}", workitems.performed())
         assert answer.status_code == 200, answer.text
@@ -97,11 +97,11 @@ class WebClient:
         return transaction
 
     def cancel(self, uid: str) -> None:
-        """Have a workitem canceled that nobody has claimed."""
+        """Cancel a workitem that nobody has claimed."""
         assert self.post(f"/workitems/{uid}/cancelrequest").status_code == 202
 
     def retrieve(self, uid: str) -> DataSet:
-        """A workitem as it is now."""
+        """The present workitem."""
         answer = self.get(f"/workitems/{uid}")
         assert answer.status_code == 200, answer.text
         (workitem,) = dicom_json.decode(answer.content)
@@ -127,17 +127,17 @@ def state(value: str | None, transaction: str | None) -> DataSet:
 
 
 def new_uid() -> str:
-    """A UID that nobody has used."""
+    """A UID that is not in use."""
     return f"2.25.{uuid.uuid4().int}"
 
 
 def new_ae() -> str:
-    """An AE title that nobody has used: what another test left to be told goes elsewhere."""
+    """An AE title that is not in use: events that another test left undelivered go elsewhere."""
     return f"AE{uuid.uuid4().hex[:12].upper()}"
 
 
 def next_event(socket: ClientConnection, timeout: float = TIMEOUT) -> dict[str, Any]:
-    """The next event that a socket gets."""
+    """The next event that a socket receives."""
     text = socket.recv(timeout)
     assert isinstance(text, str), "events are text messages"
     content = json.loads(text)

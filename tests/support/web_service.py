@@ -43,7 +43,7 @@ DIMSE_AE = "SCOPE"
 
 
 class LettingIn:
-    """Stands for Orthanc where it is asked who may come in: everybody, or nobody but those with a password."""
+    """Replaces Orthanc when authorization is checked: admits everybody, or only users with a password."""
 
     def __init__(self, passwords: Mapping[str, str] | None = None) -> None:
         self.passwords = passwords
@@ -60,7 +60,7 @@ class LettingIn:
 
 class _Modalities(OrthancModalities):
     def __init__(self) -> None:
-        """Knows one AE, without Orthanc."""
+        """Knows a single AE, without Orthanc."""
 
     def by_ae_title(self, ae_title: str) -> tuple[Modality, ...]:
         modality = Modality("scope", DIMSE_AE, "127.0.0.1", 104)
@@ -71,7 +71,7 @@ class _Modalities(OrthancModalities):
 
 
 class RecordingChannel:
-    """Stands for DIMSE: remembers what it was given for each AE."""
+    """Replaces DIMSE: records the events for each AE."""
 
     name = "dimse"
 

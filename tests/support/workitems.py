@@ -151,7 +151,7 @@ _EMPTY_AT_CREATION: Final[Mapping[str, str]] = {
 
 
 def minimal(**changes: Element | None) -> DataSet:
-    """The least that N-CREATE takes.
+    """The minimal data set that N-CREATE accepts.
 
     ``changes`` are elements by tag with a leading ``t`` (``t00741200=element("CS", "LOW")``); None removes.
     """
@@ -167,7 +167,7 @@ def minimal(**changes: Element | None) -> DataSet:
 
 
 def full(who: str = "plain", **changes: Element | None) -> DataSet:
-    """A well-filled workitem for a patient of ``PEOPLE``, as a thorough scheduler sends it."""
+    """A detailed workitem for a patient of ``PEOPLE``, as a thorough scheduler sends it."""
     attributes = minimal() | _scheduling() | _patient(who) | _visit()
     return changed(attributes, **changes)
 
@@ -258,7 +258,7 @@ def performed(**changes: Element | None) -> DataSet:
 
 
 def progress(percent: str = "40", description: str = "Reading", **changes: Element | None) -> DataSet:
-    """A modification list with progress. ``changes`` go into the one item of Progress Information."""
+    """A modification list with progress. ``changes`` go into the item of Progress Information."""
     item: DataSet = {
         tags.PROGRESS: element("DS", percent),
         tags.PROGRESS_DESCRIPTION: element("ST", description),

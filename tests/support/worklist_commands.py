@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Commands at random, each with what the letter of PS3.4 says to it (``worklist_model``)."""
+"""Random commands, each with the outcome that PS3.4 prescribes (``worklist_model``)."""
 
 from __future__ import annotations
 
@@ -126,5 +126,5 @@ COMMANDS: Final = st.one_of(
 
 
 def number_of(command: Command) -> int:
-    """The number of the workitem it is about."""
+    """The number of the workitem of a command."""
     return int(command.uid.rpartition(".")[2])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The worklist by the letter of PS3.4: materialized subscription states, and what each AE is to be told.
+"""A model of the worklist by the letter of PS3.4: subscription states, and the events that each AE should receive.
 
 Nothing here is derived or clever. Per AE and UPS there is a state as in Table CC.2.3-2, and every action goes
 through its row. Every method says whether the request is carried out; if it is not, nothing has changed.
@@ -37,16 +37,16 @@ class Told:
 
     @property
     def must_come(self) -> bool:
-        """False if its absence is no gap."""
+        """False if it may be missing."""
         return self.due and not self.optional
 
     @property
     def may_come(self) -> bool:
-        """False if it would be a mistake."""
+        """False if it must not be sent."""
         return self.due or self.optional
 
     def fits(self, event: Event) -> bool:
-        """Whether this is the event."""
+        """Whether an event is the expected one."""
         if self.initial:
             mine = event.uid.endswith(f".{self.number}")
             return mine and event.type is EventType.STATE_REPORT
@@ -55,7 +55,7 @@ class Told:
 
 @dataclass
 class Ups:
-    """One UPS; ``taken_by``: the AEs of whose filters one took it."""
+    """A UPS; ``taken_by``: the AEs with a filter that matched it."""
 
     urgent: bool
     state: str = "SCHEDULED"
@@ -94,7 +94,7 @@ class Model:
         self.aes[name].expected.append(Told(number, "", initial=True, due=due))
 
     def _acted(self, name: str, number: int) -> None:
-        """The AE acted on this very UPS: see ``Told.optional``."""
+        """The AE acted on this UPS: see ``Told.optional``."""
         for report in self.aes[name].expected:
             if report.initial and report.number == number:
                 report.optional = True
@@ -255,7 +255,7 @@ class Model:
 
 
 def reached(events: list[Event], expected: list[Told]) -> set[int]:
-    """How far what was told goes in what is expected; several answers if something may stay away.
+    """How many of the expected events were received; several answers if some may be missing.
 
     Fails if something was told that is not expected there.
     """
@@ -267,7 +267,7 @@ def reached(events: list[Event], expected: list[Told]) -> set[int]:
 
 
 def _places(event: Event, expected: list[Told], start: int) -> Iterator[int]:
-    """Where an event may stand, if nothing that must come is ignored."""
+    """The positions at which an event may be expected, if none that must come is skipped."""
     for position in range(start, len(expected)):
         if expected[position].may_come and expected[position].fits(event):
             yield position

@@ -102,7 +102,7 @@ class _Upstream:
         return self.status, unquote(path).encode()
 
 
-class House:
+class Rig:
     """Routes with a loop of their own."""
 
     def __init__(self, settings: Settings | None = None, **raw: Any) -> None:
@@ -113,12 +113,12 @@ class House:
         self.thread.start()
         self.upstream = _Upstream()
         self.authorization = Authorization(self.upstream, settings, orthanc_settings, lambda: 0.0)
-        door = OrthancRequests(self.thread.submit, settings, orthanc_settings, RefusalLog())
+        requests = OrthancRequests(self.thread.submit, settings, orthanc_settings, RefusalLog())
         self.routes = OrthancRoutes(
             self.handler,
             self.authorization,
             Rights({}, AeTitles()),
-            door,
+            requests,
             settings,
             orthanc_settings,
         )
@@ -135,8 +135,8 @@ class House:
 
 
 @pytest.fixture
-def house() -> Any:
-    rig = House()
+def rig() -> Any:
+    rig = Rig()
     yield rig
     rig.thread.stop(5)
 
@@ -156,8 +156,8 @@ def test_root_may_have_special_characters() -> None:
     assert not re.fullmatch(pattern, "/axb+c/workitems")
 
 
-def test_addresses_are_those_of_this_port_but_sockets_are_on_ours(house: House) -> None:
-    request = house.asked("/dicom-web/workitems")
+def test_addresses_are_those_of_this_port_but_sockets_are_on_ours(rig: Rig) -> None:
+    request = rig.asked("/dicom-web/workitems")
     assert (request.path, request.service) == ("/workitems", "http://pacs:8042/dicom-web")
     assert request.web_socket_service == "ws://pacs:8043/dicom-web"
 
@@ -165,13 +165,13 @@ def test_addresses_are_those_of_this_port_but_sockets_are_on_ours(house: House) 
 @pytest.mark.parametrize(
     ("host", "where"), [("[::1]:8042", "[::1]"), ("pacs", "pacs"), ("[::::]", "[::::]"), ("[", "localhost")]
 )
-def test_sockets_are_on_the_same_host(house: House, host: str, where: str) -> None:
-    request = house.asked("/dicom-web/workitems", headers={"host": host})
+def test_sockets_are_on_the_same_host(rig: Rig, host: str, where: str) -> None:
+    request = rig.asked("/dicom-web/workitems", headers={"host": host})
     assert request.web_socket_service == f"ws://{where}:8043/dicom-web"
 
 
-def test_user_is_whom_orthanc_has_let_in(house: House) -> None:
-    assert house.asked("/dicom-web/workitems", headers={"authorization": "Basic Ym9iOng="}).user == "bob"
+def test_user_is_whom_orthanc_has_let_in(rig: Rig) -> None:
+    assert rig.asked("/dicom-web/workitems", headers={"authorization": "Basic Ym9iOng="}).user == "bob"
 
 
 @pytest.mark.parametrize(
@@ -192,8 +192,8 @@ def test_user_is_whom_orthanc_has_let_in(house: House) -> None:
         ),
     ],
 )
-def test_query_comes_by_every_way(house: House, uri: str, more: dict[str, Any], query: str) -> None:
-    request = house.asked(uri, **more)
+def test_query_comes_by_every_way(rig: Rig, uri: str, more: dict[str, Any], query: str) -> None:
+    request = rig.asked(uri, **more)
     assert (request.path, request.query) == ("/workitems", query)
 
 
@@ -206,23 +206,21 @@ def test_query_comes_by_every_way(house: House, uri: str, more: dict[str, Any], 
         ("POST", "OPTIONS", "POST"),
     ],
 )
-def test_methods_that_orthanc_lacks_come_as_get(
-    house: House, method: str, override: str, expected: str
-) -> None:
-    request = house.asked("/dicom-web/workitems", method, headers={"x-ups-method": override})
+def test_methods_that_orthanc_lacks_come_as_get(rig: Rig, method: str, override: str, expected: str) -> None:
+    request = rig.asked("/dicom-web/workitems", method, headers={"x-ups-method": override})
     assert request.method == expected
 
 
-def test_path_is_encoded_again(house: House) -> None:
-    request = house.asked("/dicom-web/workitems/1.2/subscribers/AI 1", "POST")
+def test_path_is_encoded_again(rig: Rig) -> None:
+    request = rig.asked("/dicom-web/workitems/1.2/subscribers/AI 1", "POST")
     assert request.path == "/workitems/1.2/subscribers/AI%201"
     assert request.segments()[-1] == "AI 1"
 
 
-def test_compression_is_left_to_orthanc(house: House) -> None:
+def test_compression_is_left_to_orthanc(rig: Rig) -> None:
     assert (
         "accept-encoding"
-        not in house.asked("/dicom-web/workitems", headers={"accept-encoding": "gzip"}).headers
+        not in rig.asked("/dicom-web/workitems", headers={"accept-encoding": "gzip"}).headers
     )
 
 
@@ -237,56 +235,56 @@ def test_compression_is_left_to_orthanc(house: House) -> None:
     ],
 )
 def test_every_answer_has_a_form_for_orthanc(
-    house: House, response: WebResponse, status: int, body: bytes, content_type: str
+    rig: Rig, response: WebResponse, status: int, body: bytes, content_type: str
 ) -> None:
-    house.handler.response = response
-    output = house.ask("/dicom-web/workitems")
+    rig.handler.response = response
+    output = rig.ask("/dicom-web/workitems")
     assert (output.status, output.body, output.content_type) == (status, body, content_type)
     assert output.headers == dict(response.headers)
 
 
-def test_methods_that_are_allowed_are_told(house: House) -> None:
-    house.handler.response = HttpProblem(405, "no", (("Allow", "GET, POST"),)).response()
-    output = house.ask("/dicom-web/workitems", "PUT")
+def test_methods_that_are_allowed_are_told(rig: Rig) -> None:
+    rig.handler.response = HttpProblem(405, "no", (("Allow", "GET, POST"),)).response()
+    output = rig.ask("/dicom-web/workitems", "PUT")
     assert (output.status, output.headers) == (405, {"Allow": "GET,POST"})
 
 
-def test_repeated_headers_are_joined(house: House) -> None:
-    house.handler.response = WebResponse(200, (("Warning", "a"), ("Vary", "x"), ("Warning", "b")))
-    assert house.ask("/dicom-web/workitems").headers == {"Warning": "a, b", "Vary": "x"}
+def test_repeated_headers_are_joined(rig: Rig) -> None:
+    rig.handler.response = WebResponse(200, (("Warning", "a"), ("Vary", "x"), ("Warning", "b")))
+    assert rig.ask("/dicom-web/workitems").headers == {"Warning": "a, b", "Vary": "x"}
 
 
 def test_body_that_is_too_large_never_reaches_the_loop() -> None:
-    house = House(Settings(maximum_body_size=10))
-    output = house.ask("/dicom-web/workitems", "POST", body=b"x" * 11)
-    assert (output.status, house.handler.asked) == (413, [])
-    house.thread.stop(60)
+    rig = Rig(Settings(maximum_body_size=10))
+    output = rig.ask("/dicom-web/workitems", "POST", body=b"x" * 11)
+    assert (output.status, rig.handler.asked) == (413, [])
+    rig.thread.stop(60)
 
 
 def test_only_a_part_of_orthancs_threads_may_wait() -> None:
-    house = House(HttpThreadsCount=8)
-    house.handler.gate = asyncio.Event()
+    rig = Rig(HttpThreadsCount=8)
+    rig.handler.gate = asyncio.Event()
     outputs: list[Output] = []
     waiting = [
-        threading.Thread(target=lambda: outputs.append(house.ask("/dicom-web/workitems"))) for _ in range(2)
+        threading.Thread(target=lambda: outputs.append(rig.ask("/dicom-web/workitems"))) for _ in range(2)
     ]
     for thread in waiting:
         thread.start()
-    wait_until(lambda: len(house.handler.asked) == 2, "both wait")
-    assert house.ask("/dicom-web/workitems").status == 503
-    house.thread.call_soon(house.handler.gate.set)
+    wait_until(lambda: len(rig.handler.asked) == 2, "both wait")
+    assert rig.ask("/dicom-web/workitems").status == 503
+    rig.thread.call_soon(rig.handler.gate.set)
     for thread in waiting:
         thread.join(60)
     assert [output.status for output in outputs] == [200, 200]
-    assert house.ask("/dicom-web/workitems").status == 200
-    house.thread.stop(60)
+    assert rig.ask("/dicom-web/workitems").status == 200
+    rig.thread.stop(60)
 
 
-def test_question_of_the_listener_is_answered_without_doing_anything(house: House) -> None:
-    output = house.ask(
-        "/dicom-web/workitems/1.2", "POST", headers={PROBE_HEADER.lower(): house.authorization.secret}
+def test_question_of_the_listener_is_answered_without_doing_anything(rig: Rig) -> None:
+    output = rig.ask(
+        "/dicom-web/workitems/1.2", "POST", headers={PROBE_HEADER.lower(): rig.authorization.secret}
     )
-    assert (output.status, output.body, house.handler.asked) == (200, b"/dicom-web/workitems/1.2", [])
+    assert (output.status, output.body, rig.handler.asked) == (200, b"/dicom-web/workitems/1.2", [])
 
 
 @pytest.mark.parametrize(
@@ -299,38 +297,38 @@ def test_question_of_the_listener_is_answered_without_doing_anything(house: Hous
      ("PUT", "/dicom-web//workitems/1.2/state", "/workitems/1.2/state")],
 )  # fmt: skip
 def test_a_request_is_carried_out_only_if_orthanc_admits_to_its_plain_path(
-    house: House, method: str, uri: str, plain: str
+    rig: Rig, method: str, uri: str, plain: str
 ) -> None:
-    house.upstream.status = 403
-    assert house.ask(uri, method).status == 403
-    assert house.handler.asked == []
-    assert house.upstream.asked == [(method, f"/dicom-web{plain}")]
+    rig.upstream.status = 403
+    assert rig.ask(uri, method).status == 403
+    assert rig.handler.asked == []
+    assert rig.upstream.asked == [(method, f"/dicom-web{plain}")]
 
 
 @pytest.mark.parametrize("ae", ["..", ".", "%2E%2E", "..%2FX", "A\\B", "A\x07"])
 def test_ae_titles_that_a_path_could_take_for_something_else_are_refused_before_anybody_is_asked(
-    house: House, ae: str
+    rig: Rig, ae: str
 ) -> None:
-    assert house.ask(f"/dicom-web/workitems/1.2/subscribers/{ae}", "POST").status == 400
-    assert (house.handler.asked, house.upstream.asked) == ([], [])
+    assert rig.ask(f"/dicom-web/workitems/1.2/subscribers/{ae}", "POST").status == 400
+    assert (rig.handler.asked, rig.upstream.asked) == ([], [])
 
 
 @pytest.mark.parametrize("guess", ["", "x", "é", "\ud800"])
-def test_nobody_else_can_ask_it(house: House, guess: str) -> None:
-    house.ask("/dicom-web/workitems", headers={PROBE_HEADER.lower(): guess})
-    assert len(house.handler.asked) == 1
+def test_nobody_else_can_ask_it(rig: Rig, guess: str) -> None:
+    rig.ask("/dicom-web/workitems", headers={PROBE_HEADER.lower(): guess})
+    assert len(rig.handler.asked) == 1
 
 
-def test_foreign_pages_change_nothing(house: House) -> None:
+def test_foreign_pages_change_nothing(rig: Rig) -> None:
     foreign = {"origin": "https://evil.example"}
-    assert house.ask("/dicom-web/workitems", "POST", headers=foreign).status == 403
-    assert house.handler.asked == []
-    assert house.ask("/dicom-web/workitems", "POST", headers={"origin": "http://pacs:8042"}).status == 200
+    assert rig.ask("/dicom-web/workitems", "POST", headers=foreign).status == 403
+    assert rig.handler.asked == []
+    assert rig.ask("/dicom-web/workitems", "POST", headers={"origin": "http://pacs:8042"}).status == 200
 
 
-def test_error_of_ours_is_a_500(house: House) -> None:
-    house.handler.response = None  # type: ignore[assignment]
-    assert house.ask("/dicom-web/workitems").status == 500
+def test_error_of_ours_is_a_500(rig: Rig) -> None:
+    rig.handler.response = None  # type: ignore[assignment]
+    assert rig.ask("/dicom-web/workitems").status == 500
 
 
 @pytest.mark.parametrize(

@@ -446,19 +446,19 @@ def test_our_own_ae_title_is_shown_otherwise(watcher: EventReceiver) -> None:
 
 def test_replies_with_data_sets_take_no_room_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
     """UPS has no event replies, but who sends one is heard all the same."""
-    rooms: list[MemoryBudget] = []
+    budgets: list[MemoryBudget] = []
 
     class NotedBudget(MemoryBudget):
         def __init__(self, capacity: int) -> None:
             super().__init__(capacity)
-            rooms.append(self)
+            budgets.append(self)
 
     monkeypatch.setattr(requestor, "MemoryBudget", NotedBudget)
     reply: dict[int, Value] = {COMMAND_FIELD: 0x8100, RESPONDED_ID: 1, STATUS: 0}
     replies = b"".join(pdu(4, part) for part in fragments(Message(1, reply, b"\0" * 1000), 16_384))
     with Mute(taken(), replies) as mute, DimseRig(modalities=[at(mute.port)]) as rig:
         assert deliver(rig, event(1)) == 1
-        assert [room.free for room in rooms] == [64 * 1024]
+        assert [budget.free for budget in budgets] == [64 * 1024]
 
 
 def test_an_empty_reply_that_is_announced_and_not_sent_holds_nothing_up() -> None:

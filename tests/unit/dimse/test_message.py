@@ -63,7 +63,7 @@ def test_pydicom_reads_our_command_sets() -> None:
 def test_messages_of_any_size_come_back_from_fragments_of_any_size(
     data: bytes, maximum: int, contexts: list[int]
 ) -> None:
-    assembler = Assembler(set(contexts), 1000, room := MemoryBudget(1000))
+    assembler = Assembler(set(contexts), 1000, budget := MemoryBudget(1000))
     for context in contexts:
         parts = list(fragments(Message(context, COMMAND, data or None), maximum))
         assert all(len(part) <= max(maximum, 8) for part in parts)
@@ -73,8 +73,8 @@ def test_messages_of_any_size_come_back_from_fragments_of_any_size(
             (context, data or None, False)
         ]
         assert not assembler.is_within
-        room.give(len(data))
-    assert room.free == 1000
+        budget.give(len(data))
+    assert budget.free == 1000
 
 
 def test_several_fragments_may_share_a_pdu() -> None:
@@ -84,11 +84,11 @@ def test_several_fragments_may_share_a_pdu() -> None:
 
 @given(st.integers(101, 800))
 def test_what_is_too_large_is_thrown_away_and_told(size: int) -> None:
-    assembler = Assembler({1}, 100, room := MemoryBudget(1000))
+    assembler = Assembler({1}, 100, budget := MemoryBudget(1000))
     parts = fragments(Message(1, COMMAND, b"x" * size), 50)
     (message,) = [message for part in parts for message in assembler.feed(part)]
     assert (message.data, message.oversized) == (None, True)
-    assert room.free == 1000
+    assert budget.free == 1000
 
 
 def _command_only(message: Message) -> bytes:
@@ -115,7 +115,7 @@ def test_the_next_command_set_ends_the_wait_for_a_data_set() -> None:
 @pytest.mark.parametrize("size", [0, 1, 300])
 def test_the_data_sets_of_responses_are_skipped(size: int) -> None:
     command = {**COMMAND, COMMAND_FIELD: CommandField.N_EVENT_REPORT | RESPONSE}
-    assembler = Assembler({1}, 100, room := MemoryBudget(1000), skips_replies=True)
+    assembler = Assembler({1}, 100, budget := MemoryBudget(1000), skips_replies=True)
     parts = (
         list(fragments(Message(1, command, b"x" * size), 50))
         if size
@@ -124,19 +124,19 @@ def test_the_data_sets_of_responses_are_skipped(size: int) -> None:
     for _ in range(3):
         (message,) = [message for part in parts for message in assembler.feed(part)]
         assert (message.data, message.oversized, assembler.is_within) == (None, False, False)
-    assert room.free == 1000
+    assert budget.free == 1000
 
 
 @given(st.binary(max_size=120))
 def test_any_bytes_are_messages_or_malformed(raw: bytes) -> None:
-    assembler = Assembler({1}, 100, room := MemoryBudget(100))
+    assembler = Assembler({1}, 100, budget := MemoryBudget(100))
     try:
         size = sum(len(message.data or b"") for message in assembler.feed(raw))
     except Malformed:
         size = 0
     assembler.close()
-    room.give(size)
-    assert room.free == 100
+    budget.give(size)
+    assert budget.free == 100
 
 
 @pytest.mark.parametrize("cut", [1, 5, 9, 20])

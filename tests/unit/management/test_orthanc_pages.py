@@ -33,7 +33,7 @@ class _Nobody:
         raise AssertionError("the API asks itself")
 
 
-class House:
+class Rig:
     """Pages with a loop of their own, and the paths that reached the API."""
 
     def __init__(self) -> None:
@@ -42,13 +42,13 @@ class House:
         self.fails = False
         self.thread = LoopThread("pages")
         self.thread.start()
-        door = OrthancRequests(
+        requests = OrthancRequests(
             self.thread.submit, Settings(maximum_body_size=MOST), OrthancSettings(), RefusalLog()
         )
         self.authorization = Authorization(
             _Nobody(), Settings(), OrthancSettings(authentication_enabled=True), lambda: 0.0
         )
-        self.pages = OrthancPages(door, self.api, serve, self.authorization,
+        self.pages = OrthancPages(requests, self.api, serve, self.authorization,
                                   lambda _: "http://pacs:8042/dicom-web", Origins(()))  # fmt: skip
 
     async def api(self, request: WebRequest) -> WebResponse:
@@ -81,72 +81,72 @@ class House:
 
 
 @pytest.fixture
-def house() -> Iterator[House]:
-    rig = House()
+def rig() -> Iterator[Rig]:
+    rig = Rig()
     yield rig
     rig.thread.stop(5)
 
 
 @pytest.mark.parametrize("path", ["/import", "/import/"])
-def test_an_import_takes_lines_that_are_larger_than_what_they_were_made_of(house: House, path: str) -> None:
-    assert house.post(path, 4 * MOST).status == 200
-    assert house.reached == [path]
+def test_an_import_takes_lines_that_are_larger_than_what_they_were_made_of(rig: Rig, path: str) -> None:
+    assert rig.post(path, 4 * MOST).status == 200
+    assert rig.reached == [path]
 
 
-def test_an_import_has_a_limit_too_and_names_it(house: House) -> None:
-    output = house.post("/import", 4 * MOST + 1)
-    assert (output.status, house.reached) == (413, [])
+def test_an_import_has_a_limit_too_and_names_it(rig: Rig) -> None:
+    output = rig.post("/import", 4 * MOST + 1)
+    assert (output.status, rig.reached) == (413, [])
     assert b"larger than 40 bytes (4 times Ups.MaximumBodySize)" in output.body
 
 
 @pytest.mark.parametrize("path", ["/workitems", "/imports", "/workitems/import"])
-def test_everything_else_keeps_the_usual_limit(house: House, path: str) -> None:
-    assert house.post(path, MOST).status == 200
-    output = house.post(path, MOST + 1)
+def test_everything_else_keeps_the_usual_limit(rig: Rig, path: str) -> None:
+    assert rig.post(path, MOST).status == 200
+    output = rig.post(path, MOST + 1)
     assert output.status == 413 and b"larger than 10 bytes (Ups.MaximumBodySize)" in output.body
 
 
 @pytest.mark.parametrize("path", ["/ups/api/workitems/1.2/claim", "/ups/app/index.html"])
-def test_a_question_to_orthanc_is_answered_without_doing_anything(house: House, path: str) -> None:
+def test_a_question_to_orthanc_is_answered_without_doing_anything(rig: Rig, path: str) -> None:
     output = Output()
-    headers = {PROBE_HEADER.lower(): house.authorization.secret}
-    house.pages.answer(output, path, method="POST", headers=headers, get={}, body=b"")
-    assert (output.status, output.body, house.reached) == (200, path.encode(), [])
+    headers = {PROBE_HEADER.lower(): rig.authorization.secret}
+    rig.pages.answer(output, path, method="POST", headers=headers, get={}, body=b"")
+    assert (output.status, output.body, rig.reached) == (200, path.encode(), [])
 
 
 @pytest.mark.parametrize("path", ["/ups/app/index.html", "/ups/app", "/ups/app/nothing"])
-def test_the_files_of_the_page_can_only_be_read(house: House, path: str) -> None:
+def test_the_files_of_the_page_can_only_be_read(rig: Rig, path: str) -> None:
     for headers, status in (({}, 405), ({"origin": "https://evil.example"}, 403)):
         output = Output()
-        house.pages.answer(output, path, method="POST", headers=headers, get={}, body=b"")
+        rig.pages.answer(output, path, method="POST", headers=headers, get={}, body=b"")
         assert output.status == status
 
 
-def test_a_download_comes_piece_by_piece(house: House) -> None:
-    output = house.get("/workitems.csv")
+def test_a_download_comes_piece_by_piece(rig: Rig) -> None:
+    output = rig.get("/workitems.csv")
     assert (output.status, output.content_type, output.body) == (200, "text/csv", b"0\r\n1\r\n2\r\n")
     assert output.headers == {"X-UPS-Lines": "3"}
-    assert house.ended.wait(60)
+    assert rig.ended.wait(60)
 
 
 @pytest.mark.parametrize("reader_is_gone", [True, False])
 def test_a_download_that_is_cut_off_ends_and_is_told(
-    house: House, caplog: pytest.LogCaptureFixture, reader_is_gone: bool
+    rig: Rig, caplog: pytest.LogCaptureFixture, reader_is_gone: bool
 ) -> None:
-    house.fails = not reader_is_gone
-    output = house.get("/workitems.csv", hangs_up=reader_is_gone)
+    rig.fails = not reader_is_gone
+    output = rig.get("/workitems.csv", hangs_up=reader_is_gone)
     assert len(output.body) < 9, "fewer lines than X-UPS-Lines says"
-    assert house.ended.wait(60)
+    assert rig.ended.wait(60)
     assert "A download on Orthanc's port was cut off: " in caplog.text
 
 
 @pytest.mark.parametrize("user", ["", "ann"])
 def test_the_log_says_why_a_request_was_refused_and_whose_it_was(
-    house: House, caplog: pytest.LogCaptureFixture, user: str
+    rig: Rig, caplog: pytest.LogCaptureFixture, user: str
 ) -> None:
     password = base64.b64encode(f"{user}:secret".encode()).decode()
     with caplog.at_level(logging.WARNING, "orthanc_ups.refused"):
-        house.get("/refused", {"authorization": f"Basic {password}"} if user else {})
+        rig.get("/refused", {"authorization": f"Basic {password}"} if user else {})
     who = "user ann" if user else "somebody"
     assert (
         f"GET /ups/api/refused by {who} at Orthanc's port refused with 400: the label is too long (INVALID_VALUE)"

@@ -19,7 +19,7 @@ from orthanc_ups.core.statuses import UpsError
 from orthanc_ups.core.workitem import SpecificAct
 from orthanc_ups.store.documents import decode, encode
 from tests.support.delivery import settle
-from tests.support.furnished import furnished, prepared
+from tests.support.populated import populated, prepared
 from tests.support.service import (
     FILTERED,
     LOCK,
@@ -243,7 +243,7 @@ def test_without_header_no_number_is_used_again(damage: bytes | None) -> None:
 
 @on_loop
 async def test_shelves_deleted_under_us_are_written_back_whole() -> None:
-    desk = await furnished()
+    desk = await populated()
     before = desk.entries.documents()
     desk.entries.lose()
     error = await desk.refused_now(ChangeState(SCHEDULER, uid(2), "CANCELED", TRANSACTION))
@@ -264,7 +264,7 @@ async def test_shelves_deleted_under_us_are_written_back_whole() -> None:
 
 @on_loop
 async def test_shelves_deleted_while_a_write_is_in_doubt_do_not_block_anything() -> None:
-    desk = await furnished()
+    desk = await populated()
     desk.entries.lost_answers = 1
     waiting = asyncio.ensure_future(desk.service.worklist.execute(RequestCancel(SCHEDULER, uid(1))))
     await settle()
@@ -279,7 +279,7 @@ async def test_shelves_deleted_while_a_write_is_in_doubt_do_not_block_anything()
 
 @on_loop
 async def test_shelves_deleted_without_any_command_are_written_back_as_soon_as_orthanc_tells() -> None:
-    desk = await furnished()
+    desk = await populated()
     before = desk.entries.documents()
     desk.entries.lose()
     desk.service.shelves_deleted()
@@ -288,7 +288,7 @@ async def test_shelves_deleted_without_any_command_are_written_back_as_soon_as_o
 
 @on_loop
 async def test_shelves_that_cannot_be_written_back_now_are_written_back_later() -> None:
-    desk = await furnished()
+    desk = await populated()
     before = desk.entries.documents()
     desk.entries.lose()
     desk.entries.unavailable = True
@@ -303,7 +303,7 @@ async def test_shelves_that_cannot_be_written_back_now_are_written_back_later() 
 
 @on_loop
 async def test_shelves_deleted_while_we_were_away_are_filled_from_the_projection(tmp_path: Path) -> None:
-    desk = await furnished(str(tmp_path / "p.sqlite"))
+    desk = await populated(str(tmp_path / "p.sqlite"))
     await desk.crash()
     desk.entries.lose()
     await desk.start()

@@ -56,7 +56,7 @@ async def purged(desk: Desk, number: int) -> None:
     await desk.purge(number)
 
 
-async def furnished(folder: Path) -> Desk:
+async def populated(folder: Path) -> Desk:
     """Three workitems and what is left of a fourth one; the mark is made anew after that."""
     desk = await desk_on(folder).start()
     for number in range(1, 5):
@@ -102,7 +102,7 @@ async def restarted(desk: Desk) -> dict[str, int]:
 
 @on_loop
 async def test_after_a_stop_in_order_no_workitem_is_read(tmp_path: Path) -> None:
-    desk = await furnished(tmp_path)
+    desk = await populated(tmp_path)
     await desk.claim(1)
     await desk.stop()
     calls = await restarted(desk)
@@ -111,7 +111,7 @@ async def test_after_a_stop_in_order_no_workitem_is_read(tmp_path: Path) -> None
 
 @on_loop
 async def test_after_a_crash_only_what_was_written_since_the_mark_is_read(tmp_path: Path) -> None:
-    desk = await furnished(tmp_path)
+    desk = await populated(tmp_path)
     await desk.claim(1)
     await desk.update({tags.LABEL: element("LO", "twice")}, 1)
     await desk.create(5)
@@ -125,7 +125,7 @@ async def test_after_a_crash_only_what_was_written_since_the_mark_is_read(tmp_pa
 
 @on_loop
 async def test_a_write_that_is_under_way_while_the_mark_changes_is_read_again(tmp_path: Path) -> None:
-    desk = await furnished(tmp_path)
+    desk = await populated(tmp_path)
     await desk.claim(2)
     desk.entries.after[f"workitem/{uid(1)}"] = asyncio.Event()
     claim = ChangeState(SCHEDULER, uid(1), "IN PROGRESS", TRANSACTION)
@@ -219,7 +219,7 @@ def test_the_store_is_read_whole_if_one_of_the_three_is_not_the_last(
 ) -> None:
     @on_loop
     async def scenario() -> None:
-        desk = await furnished(tmp_path)
+        desk = await populated(tmp_path)
         backup = await backed_up(desk, tmp_path)
         await (desk.stop() if in_order else desk.crash())
         wrong(desk, backup)
@@ -233,7 +233,7 @@ def test_the_store_is_read_whole_if_one_of_the_three_is_not_the_last(
 
 @on_loop
 async def test_an_entry_that_nobody_can_read_keeps_the_index_from_being_trusted(tmp_path: Path) -> None:
-    desk = await furnished(tmp_path)
+    desk = await populated(tmp_path)
     await desk.stop()
     desk.entries.tamper(f"workitem/{uid(1)}", b"garbage")
     desk.entries.tamper(keys.INDEX_MARK, None)
@@ -283,7 +283,7 @@ def test_whatever_was_written_and_however_it_ended_the_index_is_what_the_store_h
 ) -> None:
     @on_loop
     async def scenario(folder: Path) -> None:
-        desk = await furnished(folder)
+        desk = await populated(folder)
         backup = await backed_up(desk, folder)
         for step, number in steps:
             await carried_out(desk, step, number)

@@ -17,7 +17,7 @@ from orthanc_ups.core.statuses import UpsError
 from orthanc_ups.core.workitem import Workitem
 from orthanc_ups.projection import pending
 from tests.support.delivery import settle
-from tests.support.furnished import furnished
+from tests.support.populated import populated
 from tests.support.projections import break_projection
 from tests.support.service import (
     FILTERED,
@@ -38,7 +38,7 @@ KEY: Final = f"workitem/{uid(1)}"
 
 @on_loop
 async def test_a_projection_that_fails_on_a_read_is_rebuilt_and_commands_are_refused_until_then() -> None:
-    desk = await furnished()
+    desk = await populated()
     break_projection(desk.service.projection)
     error = await desk.refused_now(ChangeState(SCHEDULER, uid(2), "CANCELED", TRANSACTION))
     assert error.status.code == 0x0213
@@ -50,7 +50,7 @@ async def test_a_projection_that_fails_on_a_read_is_rebuilt_and_commands_are_ref
 
 @on_loop
 async def test_while_the_projection_is_rebuilt_commands_are_refused_at_once() -> None:
-    desk = await furnished()
+    desk = await populated()
     desk.service.locks.patience = 1_000
     break_projection(desk.service.projection)
     desk.entries.unavailable = True
@@ -68,7 +68,7 @@ async def test_while_the_projection_is_rebuilt_commands_are_refused_at_once() ->
 
 @on_loop
 async def test_a_projection_that_fails_on_a_write_fails_no_command_and_forgets_nothing() -> None:
-    desk = await furnished()
+    desk = await populated()
     desk.entries.after[KEY] = asyncio.Event()
     waiting = asyncio.ensure_future(desk.service.worklist.execute(RequestCancel(SCHEDULER, uid(1))))
     await settle()
@@ -82,7 +82,7 @@ async def test_a_projection_that_fails_on_a_write_fails_no_command_and_forgets_n
 
 @on_loop
 async def test_an_error_of_ours_in_the_projection_does_not_undo_what_was_written() -> None:
-    desk = await furnished()
+    desk = await populated()
 
     def broken(workitem: Workitem, version: str, document: bytes) -> None:
         raise OverflowError("Python int too large")
@@ -99,7 +99,7 @@ async def test_an_error_of_ours_in_the_projection_does_not_undo_what_was_written
 async def test_an_error_of_ours_while_it_is_written_down_is_noticed_without_a_query(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    desk = await furnished()
+    desk = await populated()
     desk.service.projection.flush()
 
     def broken(*_: object) -> None:
@@ -114,7 +114,7 @@ async def test_an_error_of_ours_while_it_is_written_down_is_noticed_without_a_qu
 
 @on_loop
 async def test_a_projection_that_fails_on_a_query_is_rebuilt() -> None:
-    desk = await furnished()
+    desk = await populated()
     break_projection(desk.service.projection)
     with pytest.raises(UpsError) as caught:
         await anext(aiter(desk.service.worklist.find(Query.of(HIGH))))
@@ -125,7 +125,7 @@ async def test_a_projection_that_fails_on_a_query_is_rebuilt() -> None:
 
 @on_loop
 async def test_initial_reports_wait_for_the_rebuilding() -> None:
-    desk = await furnished()
+    desk = await populated()
     desk.channel.down["B"] = "switched off"
     await desk.subscribe("B", 1)
     await desk.subscribe("B", lock=True)
@@ -141,7 +141,7 @@ async def test_initial_reports_wait_for_the_rebuilding() -> None:
 
 @on_loop
 async def test_a_projection_whose_file_was_deleted_is_rebuilt_within_a_minute(tmp_path: Path) -> None:
-    desk = await furnished(str(tmp_path / "p.sqlite"))
+    desk = await populated(str(tmp_path / "p.sqlite"))
     overwrite(desk.path, None)
     await desk.pass_by(61)
     await desk.until(lambda: not desk.service.workitems.broken)
@@ -155,7 +155,7 @@ def test_the_file_of_the_projection_may_be_anything_at_the_start(
 ) -> None:
     @on_loop
     async def scenario() -> None:
-        desk = await furnished(str(tmp_path / "p.sqlite"))
+        desk = await populated(str(tmp_path / "p.sqlite"))
         await desk.crash()
         overwrite(desk.path, content)
         await desk.start()

@@ -28,7 +28,7 @@ def urgent(number: int) -> DataSet:
     return minimal(t00741200=element("CS", "HIGH")) if number % 2 else minimal()
 
 
-async def furnished(path: str = ":memory:") -> Desk:
+async def populated(path: str = ":memory:") -> Desk:
     """Four workitems, every kind of subscription, and events that wait for B."""
     desk = await Desk("A", "B", "C", "D", path=path).start()
     for number in range(1, 4):
@@ -51,7 +51,7 @@ async def furnished(path: str = ":memory:") -> Desk:
 def test_a_restart_keeps_everything(tmp_path: Path, in_order: bool, index_there: bool) -> None:
     @on_loop
     async def scenario() -> None:
-        desk = await furnished(str(tmp_path / "p.sqlite"))
+        desk = await populated(str(tmp_path / "p.sqlite"))
         numbers = range(1, 6)
         states = [[desk.subscription(ae, n) for n in numbers] for ae in "ABCD"]
         workitems = [desk.workitem(n) for n in numbers]
@@ -78,7 +78,7 @@ def test_a_restart_keeps_everything(tmp_path: Path, in_order: bool, index_there:
 
 @on_loop
 async def test_what_a_restart_keeps_goes_on_to_count() -> None:
-    desk = await furnished()
+    desk = await populated()
     await desk.restart()
     await desk.create(6, urgent(6))
     await desk.create(7, urgent(7))
@@ -94,7 +94,7 @@ async def test_what_a_restart_keeps_goes_on_to_count() -> None:
 
 @on_loop
 async def test_waiting_events_survive_several_crashes_and_come_once_each() -> None:
-    desk = await furnished()
+    desk = await populated()
     for n in range(3):
         await desk.restart()
         await desk.update(progress(f"1{n}"), 1)
@@ -191,7 +191,7 @@ async def test_without_a_reservation_nothing_is_changed(monkeypatch: pytest.Monk
 
 @on_loop
 async def test_a_start_that_fails_can_be_tried_again() -> None:
-    desk = await furnished()
+    desk = await populated()
     await desk.crash()
     service = desk.make()
     desk.entries.unavailable = True
@@ -293,7 +293,7 @@ async def test_a_crash_between_spill_and_document_tells_each_event_once() -> Non
 
 @on_loop
 async def test_the_log_of_events_is_filled_again_when_the_projection_is_new() -> None:
-    desk = await furnished()
+    desk = await populated()
     await desk.restart()
     replayed = [event async for chunk in desk.service.delivery.replay("A", 0) for event in chunk]
     sequences = [event.sequence for event in replayed if event.type is not EventType.SCP_STATUS_CHANGE]
@@ -302,7 +302,7 @@ async def test_the_log_of_events_is_filled_again_when_the_projection_is_new() ->
 
 @on_loop
 async def test_queries_find_everything_after_a_restart() -> None:
-    desk = await furnished()
+    desk = await populated()
     await desk.restart()
     page = await desk.service.worklist.search(Query.of(HIGH))
     assert page.total == 3

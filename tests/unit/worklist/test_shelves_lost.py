@@ -17,7 +17,7 @@ from orthanc_ups.store.copy import path_beside
 from orthanc_ups.store.port import Entry, StoreUnavailable
 from orthanc_ups.worklist.workitem_store import VANISHED
 from tests.support.delivery import settle
-from tests.support.furnished import furnished
+from tests.support.populated import populated
 from tests.support.projections import break_projection
 from tests.support.service import SCHEDULER, Desk, SlowEntries, on_loop
 from tests.support.workitems import uid
@@ -37,7 +37,7 @@ def is_back(desk: Desk) -> bool:
 
 @on_loop
 async def test_shelves_deleted_while_they_are_read_at_the_start_cost_nothing(tmp_path: Path) -> None:
-    desk = await furnished(str(tmp_path / "p.sqlite"))
+    desk = await populated(str(tmp_path / "p.sqlite"))
     await desk.crash()
     entries = desk.entries
     desk.entries = LostWhileRead(entries)
@@ -52,7 +52,7 @@ async def test_shelves_deleted_while_they_are_read_at_the_start_cost_nothing(tmp
 
 @on_loop
 async def test_what_was_deleted_while_it_was_read_is_written_back_by_the_same_start(tmp_path: Path) -> None:
-    desk = await furnished(str(tmp_path / "p.sqlite"))
+    desk = await populated(str(tmp_path / "p.sqlite"))
     await desk.crash()
     loads = desk.entries.load
 
@@ -70,7 +70,7 @@ async def test_what_was_deleted_while_it_was_read_is_written_back_by_the_same_st
 
 @on_loop
 async def test_a_deletion_that_orthanc_tells_of_while_a_look_is_under_way_is_not_missed() -> None:
-    desk = await furnished()
+    desk = await populated()
     missing, has_looked, may_answer = desk.entries.missing, asyncio.Event(), asyncio.Event()
 
     async def slow() -> frozenset[int]:
@@ -91,7 +91,7 @@ async def test_a_deletion_that_orthanc_tells_of_while_a_look_is_under_way_is_not
 
 @on_loop
 async def test_a_deletion_between_reading_and_the_end_of_the_start_is_not_missed(tmp_path: Path) -> None:
-    desk = await furnished(str(tmp_path / "p.sqlite"))
+    desk = await populated(str(tmp_path / "p.sqlite"))
     await desk.crash()
     service = desk.make()
     resume = service.delivery.resume
@@ -108,7 +108,7 @@ async def test_a_deletion_between_reading_and_the_end_of_the_start_is_not_missed
 
 @on_loop
 async def test_shelves_are_not_read_to_see_whether_they_are_there() -> None:
-    desk = await furnished()
+    desk = await populated()
     await settle()
     looks = desk.entries.calls["missing"]
     await desk.pass_by(3600)
@@ -117,7 +117,7 @@ async def test_shelves_are_not_read_to_see_whether_they_are_there() -> None:
 
 @on_loop
 async def test_whoever_writes_next_notices_a_deletion_of_which_nobody_told() -> None:
-    desk = await furnished()
+    desk = await populated()
     await settle()
     desk.entries.lose()
     with pytest.raises(StoreUnavailable):
@@ -129,7 +129,7 @@ async def test_whoever_writes_next_notices_a_deletion_of_which_nobody_told() -> 
 async def test_shelves_deleted_while_the_projection_is_broken_are_filled_from_what_can_be_read_of_it(
     tmp_path: Path,
 ) -> None:
-    desk = await furnished(str(tmp_path / "p.sqlite"))
+    desk = await populated(str(tmp_path / "p.sqlite"))
     projection, before = desk.service.projection, desk.entries.documents()
     desk.entries.lose()
     break_projection(projection)
@@ -144,7 +144,7 @@ async def test_shelves_deleted_while_the_projection_is_broken_are_filled_from_wh
 async def test_if_nothing_can_be_read_of_it_that_is_said_and_the_rest_written_back(
     caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    desk = await furnished(str(tmp_path / "p.sqlite"))
+    desk = await populated(str(tmp_path / "p.sqlite"))
     desk.entries.lose()
     desk.service.projection.file.close(keep=False)
     desk.service.workitems.check_file()
@@ -158,7 +158,7 @@ async def test_if_nothing_can_be_read_of_it_that_is_said_and_the_rest_written_ba
 
 @on_loop
 async def test_an_entry_that_had_vanished_by_itself_does_not_stop_the_others_from_coming_back() -> None:
-    desk = await furnished()
+    desk = await populated()
     stored = desk.service.projection.get(uid(1))
     assert stored is not None
     desk.service.projection.put(stored.workitem, VANISHED, stored.document)
@@ -175,7 +175,7 @@ async def test_an_entry_that_had_vanished_by_itself_does_not_stop_the_others_fro
 async def test_everything_comes_back_that_was_deleted_while_the_plugin_was_off(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, ending: str
 ) -> None:
-    desk = await furnished(str(tmp_path / "p.sqlite"))
+    desk = await populated(str(tmp_path / "p.sqlite"))
     if ending == "killed":
         before = desk.entries.documents()
         await desk.crash()
@@ -202,7 +202,7 @@ async def test_everything_comes_back_that_was_deleted_while_the_plugin_was_off(
 
 @on_loop
 async def test_what_cannot_be_made_good_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    desk = await furnished(str(tmp_path / "p.sqlite"))
+    desk = await populated(str(tmp_path / "p.sqlite"))
     await desk.stop()
     for ending in ("", "-wal", "-shm"):
         (tmp_path / f"p.sqlite.entries{ending}").unlink(missing_ok=True)
@@ -218,7 +218,7 @@ async def test_what_cannot_be_made_good_is_named(tmp_path: Path, caplog: pytest.
 
 @on_loop
 async def test_at_the_start_the_store_wins_over_the_copy(tmp_path: Path) -> None:
-    desk = await furnished(str(tmp_path / "p.sqlite"))
+    desk = await populated(str(tmp_path / "p.sqlite"))
     await desk.stop()
     removed = next(key for key in desk.entries.documents("dead/"))
     desk.entries.tamper(removed, None)
@@ -234,7 +234,7 @@ async def test_at_the_start_the_store_wins_over_the_copy(tmp_path: Path) -> None
 async def test_a_copy_that_cannot_be_written_is_said_once_and_made_anew(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    desk = await furnished(str(tmp_path / "p.sqlite"))
+    desk = await populated(str(tmp_path / "p.sqlite"))
     copy = desk.service.copy
     with contextlib.closing(sqlite3.connect(path_beside(desk.path))) as outside:
         outside.execute("DROP TABLE entry")
@@ -251,14 +251,14 @@ async def test_a_copy_that_cannot_be_written_is_said_once_and_made_anew(
 @on_loop
 async def test_a_copy_that_is_garbage_does_not_stop_the_start(tmp_path: Path) -> None:
     (tmp_path / "p.sqlite.entries").write_bytes(b"garbage " * 2_000)
-    desk = await furnished(str(tmp_path / "p.sqlite"))
+    desk = await populated(str(tmp_path / "p.sqlite"))
     assert desk.service.copy.broken is None
     assert desk.service.copy.versions()
 
 
 @on_loop
 async def test_no_copy_is_kept_of_a_store_from_which_nobody_can_take_entries_away(tmp_path: Path) -> None:
-    desk = await furnished(str(tmp_path / "p.sqlite"))
+    desk = await populated(str(tmp_path / "p.sqlite"))
     assert desk.service.copy.versions()
     await desk.stop()
 
@@ -276,7 +276,7 @@ async def test_no_copy_is_kept_of_a_store_from_which_nobody_can_take_entries_awa
 async def test_a_projection_that_is_of_no_use_for_queries_still_gives_its_workitems_back(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, fault: str
 ) -> None:
-    desk = await furnished(str(tmp_path / "p.sqlite"))
+    desk = await populated(str(tmp_path / "p.sqlite"))
     before = desk.entries.documents("workitem/")
     await desk.stop()
     meta = (

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A desk with something of everything on it, for tests of damage."""
+"""Worklists with every kind of entry in the store, for tests of damage."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HIGH: Final = {tags.PRIORITY: element("CS", "HIGH")}
 
 
 async def prepared(path: str = ":memory:") -> Desk:
-    """Workitem 1 SCHEDULED; A is subscribed globally, B to it alone with lock."""
+    """Workitem 1 is SCHEDULED; A is subscribed globally, B to this workitem with lock."""
     desk = await Desk("A", "B", path=path).start()
     await desk.subscribe("A")
     await desk.create(1)
@@ -27,8 +27,8 @@ async def prepared(path: str = ":memory:") -> Desk:
     return desk
 
 
-async def furnished(path: str = ":memory:") -> Desk:
-    """Everything that can stand in the store: workitems, logs, tombstone, overflow, cursors, dead letters."""
+async def populated(path: str = ":memory:") -> Desk:
+    """A worklist with every kind of entry: workitems, logs, tombstone, overflow, cursors, dead letters."""
     desk = Desk("A", "B", "C", settings=Settings(dead_letter_after=3_600.0), path=path)
     await desk.start()
     await desk.subscribe("A")
