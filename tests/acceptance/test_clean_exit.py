@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Orthanc ends with 0 after a clean stop, also if something is written to it while it stops."""
+"""Orthanc ends with 0 after a clean stop, even if something is written to it while it stops."""
 
 from pathlib import Path
 

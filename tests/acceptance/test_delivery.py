@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Delivery on a real Orthanc: who is away is told when it is seen, what is too much dies and can be sent, webhooks."""
+"""Delivery on a real Orthanc: retries when an AE is seen again, dead letters and sending them again, webhooks."""
 
 from __future__ import annotations
 

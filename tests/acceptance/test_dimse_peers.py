@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Peers from the field over DIMSE on a real Orthanc: what they are answered, and what an operator reads of it."""
+"""Real-world peers over DIMSE on a real Orthanc: the answers they get, and what the operator reads in the log."""
 
 from __future__ import annotations
 

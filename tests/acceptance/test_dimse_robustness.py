@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What peers, crashes and restarts can do to the DIMSE worklist of a real Orthanc: nothing lasting."""
+"""Misbehaving peers, crashes and restarts do no lasting harm to the DIMSE worklist of a real Orthanc."""
 
 import asyncio
 import contextlib

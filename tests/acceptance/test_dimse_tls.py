@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Orthanc's DICOM TLS settings hold for our port and for our event reports (PS3.15 Annex B)."""
+"""Orthanc's DICOM TLS settings apply to the plugin's port and to its event reports (PS3.15 Annex B)."""
 
 import ssl
 from pathlib import Path

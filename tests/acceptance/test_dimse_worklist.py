@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The main job over DIMSE on a real Orthanc: schedule, find, claim, perform, be told (PS3.17 GGG)."""
+"""The main job over DIMSE on a real Orthanc: schedule, find, claim, perform, receive events (PS3.17 GGG)."""
 
 import threading
 from collections.abc import Iterator

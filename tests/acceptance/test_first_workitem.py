@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The first data sets of clients that know no worklist manager yet, over every interface that takes them.
+"""First data sets of clients written without a worklist manager at hand, over every interface.
 
 They get in with one request, and the answer names each correction; or one refusal names all that is wrong. With
 `Ups.Strict` they are held to the letter of PS3.4 5.4.2.

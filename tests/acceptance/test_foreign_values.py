@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Data sets as clients from the field write them, on a real Orthanc: taken, and each change named."""
+"""Data sets as real-world clients write them, on a real Orthanc: accepted, with each correction named."""
 
 import base64
 import struct

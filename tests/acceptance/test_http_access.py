@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The DICOMweb port lets in exactly whom the real Orthanc lets in: users, and a filter of requests.
+"""The DICOMweb port admits exactly those whom the real Orthanc admits: users, and a request filter.
 
 HTTPS is tested in this process only (tests/unit/test_http_listener.py): Debian's Orthanc crashes at its first HTTPS
 request, on forky and on trixie, as its HTTP library looks for a function that OpenSSL 3 does not have.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""``Ups.MaximumNesting`` at its greatest: so deep a workitem passes every wire both ways, a deeper one none."""
+"""``Ups.MaximumNesting`` at its maximum: a workitem of this depth passes every interface both ways, a deeper one is refused."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A modality performs its worklist on a real Orthanc: MWL, then MPPS (PS3.4 Annex F), and what becomes of workitems."""
+"""A modality performs its worklist on a real Orthanc: MWL, then MPPS (PS3.4 Annex F), and the workitems follow."""
 
 import itertools
 from collections.abc import Iterator

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The first workitem of README, typed as it stands there, twice."""
+"""The first workitem of README, typed exactly as printed, twice."""
 
 from __future__ import annotations
 

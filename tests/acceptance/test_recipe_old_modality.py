@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""docs/recipes/old-modality.md, typed as it stands there on a real Orthanc."""
+"""docs/recipes/old-modality.md, typed exactly as printed, on a real Orthanc."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""``POST /tools/reset`` and SIGHUP restart Orthanc; the worklist is there again, and those who watch are told."""
+"""``POST /tools/reset`` and SIGHUP restart Orthanc; the worklist opens again, and subscribers are notified."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What the worklist does by itself, on a real Orthanc: purge, remember, release forgotten locks, cancel what expired.
+"""Retention on a real Orthanc: purging, tombstones, release of forgotten locks, cancellation of expired workitems.
 
 It looks after all that when it starts, so a start with short times shows it without waiting.
 """

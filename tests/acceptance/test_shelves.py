@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A worklist in Orthanc's metadata: as little as can be of it is seen, and what is deleted comes back."""
+"""A worklist in Orthanc's metadata: as little of it as possible is visible, and deleted entries are restored."""
 
 from __future__ import annotations
 

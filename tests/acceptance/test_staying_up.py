@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A real Orthanc whose file descriptors a stranger takes serves on, or again, as before."""
+"""A real Orthanc that runs out of file descriptors keeps serving, or serves again afterwards."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A real Orthanc refuses uploads of UPS objects by every way, and tells their senders."""
+"""A real Orthanc refuses uploads of UPS objects over every interface, with an answer that says why."""
 
 import asyncio
 import io

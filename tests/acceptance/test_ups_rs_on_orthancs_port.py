@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""UPS-RS on Orthanc's own port, beside QIDO, WADO and STOW, as docs/dicomweb.md says what each port carries."""
+"""UPS-RS on Orthanc's own port, beside QIDO, WADO and STOW; each port serves what docs/dicomweb.md says."""
 
 from __future__ import annotations
 

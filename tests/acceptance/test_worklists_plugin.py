@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Beside Orthanc's worklists plugin on a real Orthanc: whichever comes first in ``Plugins``."""
+"""Beside Orthanc's worklists plugin on a real Orthanc, in either order of ``Plugins``."""
 
 import json
 from collections.abc import Iterator

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Many WebSockets that wait for news. It costs as little as Python can, so that what is measured is the server."""
+"""Many WebSockets that wait for events, at as little cost as Python allows, so that the server is measured."""
 
 from __future__ import annotations
 

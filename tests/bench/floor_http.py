@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The floor of the web: the server under our listener, which answers constants and broadcasts to open sockets.
+"""The floor for HTTP: the server under the plugin's listener, with constant answers and a broadcast to open sockets.
 
 ``GET`` and the like answer the constant in the file that is named; ``POST /broadcast`` tells every socket first, by the
 server's own call for that; ``POST /frames`` writes one prepared frame to each, as fast as it goes.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A harder floor: our own DIMSE port in front of a worklist that does nothing and answers success."""
+"""A harder floor: the plugin's own DIMSE port before a worklist that only answers success."""
 
 from __future__ import annotations
 

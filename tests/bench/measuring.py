@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Processes of the bench: servers that stay, and clients that measure once and print what they saw as JSON."""
+"""Processes of the bench: servers, and clients that measure once and print their result as JSON."""
 
 from __future__ import annotations
 

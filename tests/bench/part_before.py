@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The plugin against itself: as it was at a commit, and as it is now, in turns on the same machine.
+"""The plugin now against the plugin at an earlier commit, in turns on the same machine.
 
 Both run on the same Orthanc with the same libraries, each as its own defaults have it: the commit before keeps the
 worklist as metadata, the present one in the key-value store.

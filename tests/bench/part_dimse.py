@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""DIMSE messages per second, and how soon a subscriber knows."""
+"""DIMSE messages per second, and how soon a subscriber receives an event."""
 
 from __future__ import annotations
 

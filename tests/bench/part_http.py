@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""UPS-RS requests per second, a page of a hundred thousand, and one change told to a thousand sockets."""
+"""UPS-RS requests per second, a page of a hundred thousand workitems, and an event sent to a thousand sockets."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What twenty rules cost whoever uploads images: beside an Orthanc with an empty script, in turns."""
+"""What twenty rules cost an upload of images, in turns with an Orthanc whose script is empty."""
 
 from __future__ import annotations
 

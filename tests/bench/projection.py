@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""How long the projection takes for what it is asked most. By hand: ``python -m tests.bench.projection [count]``."""
+"""How long the most frequent calls of the projection take. By hand: ``python -m tests.bench.projection [count]``."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Receivers of event reports that cost next to nothing, so that what is measured is the server."""
+"""Receivers of event reports at little cost, so that the server is measured."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What was measured, as a table: each figure beside the floor that was measured in the same run, and the aim."""
+"""The results as a table: each figure beside the floor measured in the same run, and the aim."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What departments ask of the page: late work, bulk actions, making again, own views, languages, administration."""
+"""What departments need of the page: late work, bulk actions, copies, saved views, languages, administration."""
 
 from __future__ import annotations
 

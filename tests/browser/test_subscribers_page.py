@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Subscribers on the page: who is told of what, who was not, and why."""
+"""Subscribers on the page: who receives which events, who did not, and why."""
 
 from __future__ import annotations
 

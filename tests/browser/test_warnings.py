@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What does not work stands first in the Overview, each with a link, in the language of the user."""
+"""Problems come first in the Overview, each with a link, in the language of the user."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""One workitem on the page: made, watched, edited, claimed, completed, canceled; and what is refused, in words."""
+"""One workitem on the page: created, watched, edited, claimed, completed, canceled; and refusals in plain words."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The worklist as an operator sees it: finding, sorting, turning pages, choosing, and news without reloading."""
+"""The worklist as an operator sees it: searching, sorting, paging, selecting, and live updates."""
 
 from __future__ import annotations
 

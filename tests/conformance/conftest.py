@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""`service`: a DICOMweb service to hold against PS3.18, in this process or in a real Orthanc."""
+"""`service`: a DICOMweb service to check against PS3.18, in this process or in a real Orthanc."""
 
 import os
 from collections.abc import Iterator

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Sequences, several values, fuzzy names, and what is a key at all: PS3.4 C.2.2.2.6 ff., CC.2.8."""
+"""Sequences, several values, fuzzy names, and which attributes are keys: PS3.4 C.2.2.2.6 ff., CC.2.8."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""PS3.4 CC.2.3: who comes and goes for years is served as on the first day."""
+"""PS3.4 CC.2.3: an AE that subscribes and unsubscribes for years is served as on the first day."""
 
 from __future__ import annotations
 

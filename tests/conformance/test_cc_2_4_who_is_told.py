@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""PS3.4 CC.2.4, CC.2.5, CC.2.6, CC.2.1, CC.2.2: which events follow from a command, and who is told."""
+"""PS3.4 CC.2.4, CC.2.5, CC.2.6, CC.2.1, CC.2.2: which events follow from a command, and who receives them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Stores to hold against their contract, and what their tests share."""
+"""Stores to check against their contract, and helpers of these tests."""
 
 import asyncio
 import functools

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The loopback reaches an Orthanc that wants a password."""
+"""The loopback reaches an Orthanc that requires a password."""
 
 import asyncio
 import base64

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A real Orthanc shows every metric that we publish, and takes our audit records, with AllowThreads on and off."""
+"""A real Orthanc shows every metric of the plugin and accepts its audit records, with AllowThreads on and off."""
 
 from typing import Any
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What only the store on Orthanc's metadata promises: of its shelves, and of those who touch them."""
+"""What only the store in Orthanc's metadata promises: its shelves, and changes of them from outside."""
 
 import asyncio
 import logging

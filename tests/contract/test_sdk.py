@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Each call of the module `orthanc` that we name exists in every Orthanc that we support."""
+"""Each call of the module `orthanc` that sdk.py names exists in every supported Orthanc."""
 
 import json
 from typing import Any

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The ``Ups`` section: every mistake is one line that names the key, what was found, what was expected."""
+"""The ``Ups`` section: every mistake is one line that names the key, its value and what is expected."""
 
 from __future__ import annotations
 

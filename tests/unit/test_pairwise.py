@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The sample that stands for a whole product has every pair of values in it."""
+"""The sample of a product contains every pair of values."""
 
 from __future__ import annotations
 

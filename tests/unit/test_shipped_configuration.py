@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""orthanc.json, which the image, `make run` and README hand to people, is one that the plugin takes."""
+"""orthanc.json, which the image, `make run` and README use, is valid for the plugin."""
 
 from __future__ import annotations
 

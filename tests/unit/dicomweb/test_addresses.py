@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Base URIs and who may shape them; what pages of other origins may do."""
+"""Base URIs and which headers may set them; what pages of other origins may do."""
 
 from typing import Any
 

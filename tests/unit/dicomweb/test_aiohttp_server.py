@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What aiohttp_server.py takes for granted of the inside of aiohttp. Read it again before aiohttp is raised."""
+"""What aiohttp_server.py assumes about the internals of aiohttp. Read it again before aiohttp is raised."""
 
 from __future__ import annotations
 

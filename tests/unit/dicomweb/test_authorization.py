@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The listener lets in whom Orthanc lets in, and users have AE titles."""
+"""The listener admits those whom Orthanc admits, and users have AE titles."""
 
 import asyncio
 import base64

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The listener over the network: who comes in, what is too much, what pages of other origins may do."""
+"""The listener over the network: who is admitted, limits, what pages of other origins may do."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What clients may try at the listener: doors that are asked about another room, bytes that are no text, deaf ears."""
+"""Abuse of the listener: paths that are authorized as another, bytes that are not text, clients that never read."""
 
 from __future__ import annotations
 

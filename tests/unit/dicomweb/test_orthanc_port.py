@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""UPS-RS on Orthanc's own port: what its server drops comes by other ways, and its threads are spared."""
+"""UPS-RS on Orthanc's own port: what its server drops is passed in other ways, and few of its threads are occupied."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A workitem that is asked for again is not written out again, and never as it was before a change."""
+"""A workitem that is retrieved again is not encoded again, and is never outdated."""
 
 import orjson
 import pytest

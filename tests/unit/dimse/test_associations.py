@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Associations: negotiation, their ends, and that nothing a peer sends harms others (PS3.8 §9.2)."""
+"""Associations: negotiation, how they end, and that nothing a peer sends harms others (PS3.8 §9.2)."""
 
 import asyncio
 import socket

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What well-meaning peers encode otherwise than PS3.5 has it is taken, and each change is named."""
+"""Encodings of well-meaning peers that deviate from PS3.5 are accepted, and each correction is named."""
 
 import base64
 import struct

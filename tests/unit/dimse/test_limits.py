@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Time, number and memory of associations have bounds, and nobody suffers from those who reach them."""
+"""Time, number and memory of associations are limited, and peers that reach a limit do not harm others."""
 
 import asyncio
 import logging

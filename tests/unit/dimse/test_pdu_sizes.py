@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What a peer says of the PDUs that it takes is heeded (PS3.8 §D.1), and costs nobody else anything."""
+"""The maximum PDU size of a peer is respected (PS3.8 §D.1), at no cost to others."""
 
 import asyncio
 import contextlib

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Whom the DIMSE port lets in, and what they may do: as on Orthanc's own port."""
+"""Whom the DIMSE port admits, and what they may do: as on Orthanc's own port."""
 
 import asyncio
 from dataclasses import replace

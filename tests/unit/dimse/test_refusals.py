@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What is refused on the DIMSE wire, how it is told, and that it harms nothing."""
+"""Refusals over DIMSE: their statuses and comments, and that they change nothing."""
 
 import asyncio
 import logging

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Making workitems by hand: plain values, templates, and what Orthanc holds."""
+"""Creating workitems by hand: plain values, templates, and references to data in Orthanc."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Subscribers, deliveries and the whole at a glance."""
+"""Subscribers, deliveries and the overview."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""``Ups.Templates``: every mistake is one line that names the key, and texts stand for what they say."""
+"""``Ups.Templates``: every mistake is one line that names the key, and placeholders in texts are replaced."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What is answered so that Orthanc's matcher, which compares texts, does not leave out the Scheduled Procedure Step."""
+"""Answers are such that Orthanc's matcher, which compares texts, does not drop the Scheduled Procedure Step."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Worklist queries over a whole service: what is looked at, what is shown, and bounds."""
+"""Worklist queries over a whole service: which workitems match, which attributes are returned, and limits."""
 
 from __future__ import annotations
 

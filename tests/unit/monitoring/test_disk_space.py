@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A full disk is told once, and so is room on it."""
+"""A full disk is logged once, and so is its recovery."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""That nothing can be stored is noticed without a request, and so is that it works again."""
+"""A store that fails is noticed without a request, and so is its recovery."""
 
 from __future__ import annotations
 

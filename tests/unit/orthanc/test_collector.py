@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What is loaded is not looked at again, and cycles made later are still collected."""
+"""Loaded modules are not collected again, and later cycles still are."""
 
 from __future__ import annotations
 

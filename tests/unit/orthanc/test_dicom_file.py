@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Who an instance says it is, read without a DICOM library."""
+"""The identity of an instance, read without a DICOM library."""
 
 import io
 import struct

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The script that is loaded a second time in one process replaces the process (the real thing: acceptance)."""
+"""A script that is loaded a second time in a process replaces the process (on a real Orthanc: acceptance)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A port stays open: through times without file descriptors, beyond its share of them, and when its socket is lost."""
+"""A port stays open: without free file descriptors, beyond its share of them, and when its socket is lost."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What comes to Orthanc's log, and what does not."""
+"""What reaches Orthanc's log, and what does not."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What the loopback makes of servers that refuse, vanish, stall or fail."""
+"""The loopback with servers that refuse, vanish, stall or fail."""
 
 import asyncio
 import ssl

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""How often strangers make the plugin ask Orthanc for its modalities, and how long they wait for it."""
+"""How often unknown AEs make the plugin read the modalities from Orthanc, and how long they wait for it."""
 
 import asyncio
 from typing import Any, cast

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Whatever is not known to let every path pass alike counts as a filter of requests."""
+"""Everything that is not known to treat every path alike counts as a request filter."""
 
 import asyncio
 from pathlib import Path

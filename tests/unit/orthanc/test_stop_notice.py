@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""We notice that Orthanc gives its signal handlers back, which is how it begins to stop."""
+"""The plugin notices that Orthanc restores its signal handlers, which is how it begins to stop."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The projection keeps in step with the store, and is honest when its file fails."""
+"""The projection follows the store, and reports when its file fails."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The projection keeps and finds what it is given, and forgets what is gone."""
+"""The projection stores and finds workitems, and removes deleted ones."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Whatever SQL does to be quick, a search finds what the matching engine finds, on any worklist."""
+"""A search by SQL finds what the matching engine finds, on any worklist."""
 
 from __future__ import annotations
 

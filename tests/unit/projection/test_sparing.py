@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What costs much is asked for seldom, so that an idle worklist of any size costs next to nothing."""
+"""Expensive figures are computed seldom, so that an idle worklist of any size costs very little."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""References to what is in Orthanc's archive (PS3.4 Table CC.2.5-3), by as few questions as Orthanc allows."""
+"""References to instances in Orthanc (PS3.4 Table CC.2.5-3), with as few requests as Orthanc allows."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A page that is cut out of stored text says the same as one that is made of data sets."""
+"""A page cut from stored text equals one made from data sets."""
 
 import json
 import re

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A worklist moves between stores, whatever happens meanwhile."""
+"""A worklist moves between stores, whatever interrupts it."""
 
 from __future__ import annotations
 

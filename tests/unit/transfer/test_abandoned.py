@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A client goes away in the middle of an import: what came is worked with, and nobody is held for ever."""
+"""A client disappears in the middle of an import: what arrived takes effect, and no AE is held for ever."""
 
 from __future__ import annotations
 

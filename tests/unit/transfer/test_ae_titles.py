@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""An export that tells spellings of an AE title apart comes in as of one subscriber."""
+"""An export with several spellings of an AE title is imported as one subscriber."""
 
 from __future__ import annotations
 

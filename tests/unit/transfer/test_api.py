@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""``/ups/api/export`` and ``/ups/api/import`` as a client meets them."""
+"""``/ups/api/export`` and ``/ups/api/import`` as a client sees them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The lines of an export are DICOM JSON, come back as they were, and are refused whole where they are wrong."""
+"""The lines of an export are DICOM JSON, are read back unchanged, and are refused whole if they are wrong."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""An export comes into a worklist that has some already: what is new comes in, what is here stays."""
+"""An export is merged into a worklist that is not empty: new workitems are added, existing ones stay."""
 
 from __future__ import annotations
 

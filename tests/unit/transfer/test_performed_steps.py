@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Performed procedure steps of modalities (MPPS) move with the worklist, and go on where it goes on."""
+"""Performed procedure steps of modalities (MPPS) move with the worklist and continue there."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What is kept stays bounded and in order, whoever is away and however often something is reported."""
+"""Stored events stay bounded and in order, whichever AE is away and however much is reported."""
 
 from __future__ import annotations
 

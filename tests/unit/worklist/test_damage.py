@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What others do to our entries, to the shelves below them, and to the projection."""
+"""Changes from outside to entries, to the shelves that hold them, and to the projection."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A workitem that replaces another has its subscribers; one whose outputs are not there stays open."""
+"""A workitem that replaces another inherits its subscribers; one whose outputs are missing stays open."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Commands pass side by side, one at a time per workitem; a global act passes alone."""
+"""Commands run concurrently, one at a time per workitem; a global act runs alone."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What a crash and a stop in order leave: everything, and numbers that are never used again."""
+"""After a crash or a clean stop everything is there, and no number is used again."""
 
 from __future__ import annotations
 
