@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Two Orthancs on one PostgreSQL share a worklist: one leads, the other relays requests, and takes over when the first ends."""
+"""Two Orthancs on one PostgreSQL share a worklist: one leads, the other relays; it takes over when the first ends."""
 
 from __future__ import annotations
 

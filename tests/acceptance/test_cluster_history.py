@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Several nodes lose no acknowledged change, send events in order, and give each claim one owner, whichever node ends."""
+"""Several nodes lose no acknowledged change, keep events in order, and give each claim one owner, whichever ends."""
 
 from __future__ import annotations
 

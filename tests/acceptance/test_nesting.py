@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""``Ups.MaximumNesting`` at its maximum: a workitem of this depth passes every interface both ways, a deeper one is refused."""
+"""``Ups.MaximumNesting`` at its maximum: a workitem of this depth passes every interface, a deeper one none."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Attacks on the rights of a worklist in a real Orthanc: users, a request filter that decides by workitem UID, ``Ups.Users``.
+"""Attacks on the rights in a real Orthanc: users, a request filter that decides by workitem UID, ``Ups.Users``.
 
 Every interface is tried as an administrator, as a user who is named for AE titles, as one who is not named, and
 without credentials.

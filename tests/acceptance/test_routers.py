@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Routers that delete what they have forwarded: they never see a worklist in key-value; with metadata the log names them."""
+"""Routers that delete what they forwarded never see a worklist in key-value; in metadata the log names them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A site's own Python script installs the plugin: both receive the callbacks of Orthanc, and neither breaks the other."""
+"""A site's own Python script installs the plugin: both receive Orthanc's callbacks, and neither breaks the other."""
 
 from __future__ import annotations
 

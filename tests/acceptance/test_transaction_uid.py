@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A Transaction UID is never stored nor logged: access to Orthanc's data does not let anybody act as a performer (PS3.4 CC.1.1)."""
+"""A Transaction UID is never stored nor logged: access to Orthanc's data does not make a performer (PS3.4 CC.1.1)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The page at the widths of a desk, a tablet and a phone: every dialog is visible, and everything in it can be reached."""
+"""The page at the widths of a desk, a tablet and a phone: every dialog is visible, and all of it can be reached."""
 
 from __future__ import annotations
 

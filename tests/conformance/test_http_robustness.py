@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Malformed and unexpected requests: never a 5xx, never a hang, never a changed workitem after a refusal (PS3.18 §8.5)."""
+"""Malformed and unexpected requests: never a 5xx, never a hang, nothing changed after a refusal (PS3.18 §8.5)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The memory that data sets of all associations share: all of it is returned, and peers without an association get little of it."""
+"""The memory that data sets of all associations share: all of it is returned, and unassociated peers get little."""
 
 import asyncio
 import socket

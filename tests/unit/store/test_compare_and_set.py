@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A write whose answer was lost is settled by the next one: nothing is written twice or mistaken for a foreign change."""
+"""A write whose answer was lost is settled by the next one: nothing is written twice or mistaken for foreign."""
 
 from __future__ import annotations
 
