@@ -202,9 +202,7 @@ class UpsService:
     async def _resume(self, stored: Stored) -> None:
         await self.delivery.load(stored.delivery)
         await self._worklist_entry.reserve(self.order.next, self.commits.next_creation)
-        waiting = self._recovery.stored_events(
-            slowest_cursor(stored.delivery, self.subscriptions.all_known())
-        )
+        waiting = self._recovery.stored_events(slowest_cursor(stored.delivery, self.subscriptions.aes()))
         # What was released last before a crash may not have reached the log.
         unlogged = (
             waiting if self.projection.renewed else self._recovery.stored_events(self.projection.last_event())
@@ -288,7 +286,7 @@ class UpsService:
     def _status_event(self, status: str, sequence: int, *, cold: bool = False) -> Event:
         report = scp_status_change(status, cold=cold)
         always = map(self.titles.spelled, self.settings.status_change_receivers)
-        receivers = tuple(sorted({*always, *self.subscriptions.everyone()}))
+        receivers = tuple(sorted({*always, *self.subscriptions.subscribed_aes()}))
         now = self.clock.now()
         return Event(sequence, report.type, GLOBAL_SUBSCRIPTION, report.information, receivers, now)
 

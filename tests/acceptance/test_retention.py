@@ -89,7 +89,7 @@ def test_a_deletion_lock_holds_a_final_workitem_until_it_is_forgotten(
     assert state(client, held) == "COMPLETED"
     start_with(orthanc, MaximumLockAge=0.001)
     becomes(client, held, 410)
-    orthanc.logs("is forgotten; releasing it")
+    orthanc.logs("is too old; releasing it")
 
 
 def drop(orthanc: RealOrthanc) -> None:

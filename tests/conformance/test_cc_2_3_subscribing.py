@@ -370,6 +370,6 @@ async def test_cc_2_3_2_who_unsubscribed_from_all_filters_is_subscribed_to_nothi
     await desk.subscribe("B", FILTERED, keys=URGENT)
     await desk.unsubscribe("A", FILTERED)
     await desk.suspend("B", FILTERED)
-    assert desk.service.subscriptions.everyone() == {"B"}
+    assert desk.service.subscriptions.subscribed_aes() == {"B"}
     assert (await desk.unsubscribe("A")).status is statuses.NO_SUCH_SUBSCRIPTION
     assert (await desk.unsubscribe("B")).status is statuses.SUCCESS

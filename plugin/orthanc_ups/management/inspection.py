@@ -52,7 +52,7 @@ class ServiceInspection:
 
     def subscriber_aes(self) -> Sequence[str]:
         """Every AE that ever subscribed, sorted."""
-        return sorted(self._service.subscriptions.all_known())
+        return sorted(self._service.subscriptions.aes())
 
     def subscriber(self, ae: str) -> SubscriberSummary:
         """An AE's acts; empty for one that never subscribed."""

@@ -467,7 +467,7 @@ def _figures_of(worker: Worker, delivery: Delivery) -> EndpointFigures:
 
 def subscription_counts(subscriptions: Subscriptions) -> tuple[int, int]:
     """The number of subscriptions in force, and of AEs that have at least one."""
-    active = [_active(subscriptions, ae) for ae in subscriptions.all_known()]
+    active = [_active(subscriptions, ae) for ae in subscriptions.aes()]
     return sum(active), sum(count > 0 for count in active)
 
 

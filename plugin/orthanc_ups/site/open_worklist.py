@@ -258,7 +258,7 @@ class OpenWorklist:
             )
 
     def _subscribers(self) -> frozenset[str]:
-        return self.service.subscriptions.all_known() if self.service else frozenset()
+        return self.service.subscriptions.aes() if self.service else frozenset()
 
     def _webhooks(self, fence: Fence) -> tuple[WebhookChannel, ...]:
         if not self._node.settings.webhooks:

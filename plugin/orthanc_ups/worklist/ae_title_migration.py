@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Joins what is stored under several spellings of an AE title, before anything is delivered.
+"""Joins entries that are stored under several spellings of an AE title, before anything is delivered.
 
 Worklists written before titles were compared as Orthanc compares them may hold several spellings, and the spelling in
 ``DicomModalities`` may have changed while Orthanc was off. Cursors and dead letters are moved first, then workitems
@@ -50,7 +50,7 @@ class _Reach:
     channels: Mapping[str, Progress]
 
     def cursor(self, channel: str) -> int:
-        """A channel without a cursor starts where the slowest one is."""
+        """The cursor of a channel; of a channel without one, the cursor of the slowest channel."""
         cursors = {
             name: progress.cursor for name, progress in self.channels.items() if progress.cursor is not None
         }
@@ -61,7 +61,7 @@ class _Reach:
 
 
 class AeTitleMigration:
-    """Runs once, at the start, before delivery is loaded."""
+    """Runs once per start, before delivery is loaded."""
 
     def __init__(self, writer: Writer, projection: Projection, titles: AeTitles) -> None:
         self._writer = writer
@@ -91,17 +91,17 @@ class AeTitleMigration:
             raise StoreUnavailable(
                 "the worklist was changed while AE titles were joined", certain=True
             ) from conflict
-        _log.warning("%d AE titles are spelled as one each now", len(titles))
+        _log.warning("Joined the spellings of %d AE titles", len(titles))
         return True
 
     def _respelled(self, stored: Stored, subscriptions: Subscriptions) -> dict[str, tuple[str, ...]]:
         """The stored spellings of each AE title that is stored under any spelling but the one in use."""
         first = {log.receiving_ae: log.acts[0].sequence for log, _ in stored.logs if log.acts}
-        names = {*subscriptions.all_known(), *_stored_titles(stored.delivery)}
-        grouped: dict[str, list[str]] = {}
+        names = {*subscriptions.aes(), *_stored_titles(stored.delivery)}
+        spellings: dict[str, list[str]] = {}
         for name in sorted(names, key=lambda name: (first.get(name, _NEVER), name)):
-            grouped.setdefault(self._titles.use(name), []).append(name)
-        return {title: tuple(own) for title, own in grouped.items() if own != [title]}
+            spellings.setdefault(self._titles.use(name), []).append(name)
+        return {title: tuple(names) for title, names in spellings.items() if names != [title]}
 
 
 class _Joining:
@@ -144,23 +144,28 @@ class _Joining:
         workitems = self._projection.with_events_after(0)
         events = unsettled_events(workitems, self._stored.overflows)
         for title, names in self._names.items():
-            own = {name: entries[name] for name in names if name in entries}
-            if own.keys() - {title}:
-                await self._write_progress(title, own, events)
+            progress = {name: entries[name] for name in names if name in entries}
+            if progress.keys() - {title}:
+                await self._write_progress(title, progress, events)
 
-    async def _write_progress(self, title: str, own: Mapping[str, Entry], events: Sequence[Event]) -> None:
-        done = joined_titles(own[title].document) if title in own else frozenset()
-        document = self._joined_progress(title, own, done, events)
-        if own.keys() - {title} - done:
-            await self._write(keys.progress(title), document, own.get(title))
-        for name, entry in own.items():
+    async def _write_progress(
+        self, title: str, entries: Mapping[str, Entry], events: Sequence[Event]
+    ) -> None:
+        done = joined_titles(entries[title].document) if title in entries else frozenset()
+        document = self._joined_progress(title, entries, done, events)
+        if entries.keys() - {title} - done:
+            await self._write(keys.progress(title), document, entries.get(title))
+        for name, entry in entries.items():
             if name != title:
                 await self._writer.discard(entry.key, entry.version)
 
     def _joined_progress(
-        self, title: str, own: Mapping[str, Entry], done: frozenset[str], events: Sequence[Event]
+        self, title: str, entries: Mapping[str, Entry], done: frozenset[str], events: Sequence[Event]
     ) -> bytes:
-        decoded = {name: decode_progress(entry.document) for name, entry in own.items() if name not in done}
+        """``done``: the titles that were joined before the last start was interrupted."""
+        decoded = {
+            name: decode_progress(entry.document) for name, entry in entries.items() if name not in done
+        }
         reaches = {name: _Reach(channels) for name, (_, _, channels) in decoded.items()}
         titles = {*reaches, *done}
         waiting = {name for event in events for name in event.receivers} | self._logs.keys()
@@ -172,7 +177,7 @@ class _Joining:
         channels = {channel: None for reach in reaches.values() for channel in reach.channels}
         revision = max(revision for _, revision, _ in decoded.values()) + 1
         progress = {channel: self._channel(channel, reaches, done, title, events) for channel in channels}
-        return encode_progress(title, revision, progress, joined={*done, *own} - {title})
+        return encode_progress(title, revision, progress, joined={*done, *entries} - {title})
 
     def _channel(
         self,
@@ -194,28 +199,28 @@ class _Joining:
             for burst in self._bursts(name)
             if cursor < burst.last <= reach.cursor(channel)
         ]
-        own = [
+        stored = [
             reaches[name].channels[channel]
             for name in reaches.keys() - done
             if channel in reaches[name].channels
         ]
-        durable = any(progress.cursor is not None for progress in own)
+        durable = any(progress.cursor is not None for progress in stored)
         return Progress(
             cursor if durable else None,
             tuple(sorted({*passed, *reported})),
-            _tally([progress.tally for progress in own]),
+            _tally([progress.tally for progress in stored]),
         )
 
     def _bursts(self, name: str) -> Iterator[Burst]:
         return bursts([self._logs[name]] if name in self._logs else [])
 
     def _is_past(self, event: Event, channel: str, reaches: Mapping[str, _Reach]) -> bool:
-        """True if the receiver has an event by one of its titles, or if it was given up under each of them."""
-        own = [(name, reaches[name]) for name in event.receivers if name in reaches]
-        given_up = [self._is_given_up(event, name, channel, reach) for name, reach in own]
-        behind = [event.sequence <= reach.cursor(channel) for _, reach in own]
+        """True if the event was delivered under a title of the receiver, or given up under all of them."""
+        addressed = [(name, reaches[name]) for name in event.receivers if name in reaches]
+        given_up = [self._is_given_up(event, name, channel, reach) for name, reach in addressed]
+        behind = [event.sequence <= reach.cursor(channel) for _, reach in addressed]
         delivered = any(past and not is_given_up for past, is_given_up in zip(behind, given_up, strict=True))
-        return bool(own) and (delivered or all(given_up))
+        return bool(addressed) and (delivered or all(given_up))
 
     def _is_given_up(self, event: Event, name: str, channel: str, reach: _Reach) -> bool:
         return event.sequence in reach.dropped(channel) or event.sequence in self._dead.get(
@@ -280,13 +285,13 @@ class _Joining:
         return replace(workitem, acts=acts, events=events, revision=workitem.revision + 1)
 
     def _acts(self, workitem: Workitem) -> Mapping[str, SpecificAct]:
-        """The acts, with one for each joined title that has the combined effect of its spellings."""
+        """The acts, in which those of all spellings of a joined title are replaced by their combined effect."""
         titles = {self._spelling[name] for name in workitem.acts if name in self._spelling}
         acts = {name: act for name, act in workitem.acts.items() if name not in self._spelling}
         for title in sorted(titles):
-            own = workitem.acts.get(title)
-            if own is not None and own.sequence >= self._last:  # joined before the last start was interrupted
-                acts[title] = own
+            act = workitem.acts.get(title)
+            if act is not None and act.sequence >= self._last:  # joined before the last start was interrupted
+                acts[title] = act
             else:
                 state = strongest(self._names[title], self._logs, workitem)
                 acts[title] = replace(state, sequence=self._last)
@@ -351,7 +356,7 @@ def _batches(entries: Iterable[Entry]) -> Iterator[tuple[Entry, Batch]]:
 
 
 def _tally(tallies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Counts are added; of everything else the latest value is kept."""
+    """The sum of the counts, and the latest of all other values."""
     if not tallies:
         return {}
     latest = max(tallies, key=lambda tally: tally.get("last_error_at") or 0)

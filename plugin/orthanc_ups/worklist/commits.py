@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Writes workitems: one command is one write, of the workitem together with its undelivered events."""
+"""Writes workitems: each command is one write, of the workitem together with its undelivered events."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from .workitem_store import StoredWorkitem, stored_version
 
 _log = logging.getLogger("orthanc_ups.worklist")
 ATTEMPTS: Final = 5
-"""How many times a command is tried while somebody else keeps changing the entry."""
+"""How often a command is tried while somebody else keeps changing the entry."""
 
 
-def kept_changing(key: str) -> UpsError:
-    """The refusal (0110) of a command whose every attempt met a change by somebody else."""
+def conflicts_refusal(key: str) -> UpsError:
+    """The refusal (0110) of a command whose every attempt conflicted with a change by somebody else."""
     return UpsError(PROCESSING_FAILURE, f"{key} kept changing; gave up after {ATTEMPTS} attempts")
 
 
@@ -31,7 +31,7 @@ Addressed: TypeAlias = tuple[Occurrence, tuple[str, ...]]
 
 
 class Commits:
-    """Writes workitems. Every change of a workitem passes here once the rules have decided it.
+    """Writes every change of a workitem once the rules have decided it.
 
     Attributes:
         next_creation: the creation number of the next new workitem.
@@ -51,11 +51,11 @@ class Commits:
     ) -> Workitem:
         """Write a workitem and its events; release the events once the write has succeeded.
 
-        Each occurrence becomes an event, with a sequence number and the AEs that are subscribed at this moment.
+        Each occurrence becomes an event with a sequence number and the AEs that are subscribed at that moment.
         The numbers are taken before the write, as a ticket. The document holds workitem, events and history, so that
         a single compare-and-set decides about all of them. After it the projection and the subscriptions are updated
-        and the ticket is settled: its events go to delivery as soon as every smaller number is settled too. A write
-        that has certainly failed gives its numbers up.
+        and the ticket is settled: its events go to delivery as soon as every smaller number is settled too. If the
+        write has certainly failed, its numbers are given up.
 
         Example: two AEs are subscribed to workitem 7, which is at revision 4, and its performer completes it.
         The State Report gets sequence 120 and both receivers; the document is written with revision 5 and this
@@ -63,9 +63,10 @@ class Commits:
 
         Args:
             before: the workitem as it was read; None to create it.
-            after: the workitem as it is to be; gets its creation number (if new), history and revision here.
+            after: the workitem as it is to be, still without creation number (if new), events, history and revision
+                of this write.
             occurrences: what subscribers are to be notified of.
-            entry: for the history.
+            entry: to be appended to the history.
             acts: specific acts of AEs (PS3.4 CC.2.3) that this write makes; their numbers precede those of the
                 events. An AE whose act comes with the creation receives the events of the creation.
 
@@ -83,8 +84,8 @@ class Commits:
         with_acts = _with_acts(after, acts, first, entry.at)
         addressed = self._addressed(with_acts if before is None else after, occurrences)
         ticket = self._state.order.take(len(acts) + len(addressed))
-        # Nobody knows whether a cancelled write arrived. Then the ticket stays open, so that no cursor can pass its
-        # events; if it did arrive, they are delivered after the next start.
+        # If the write is cancelled, it is unknown whether it arrived. Then the ticket stays open, so that no cursor can
+        # pass its events; if the write did arrive, they are delivered after the next start.
         try:
             events = _events(after.uid, addressed, first + len(acts), entry.at)
             after = await self._state.overflows.make_room(with_acts, len(events))
@@ -124,7 +125,7 @@ class Commits:
         _log.info("%s: purged%s; workitem %s was %s", entry.who, reason, workitem.uid, workitem.state.value)
 
     async def reserve(self, count: int) -> None:
-        """Make sure that ``count`` sequence numbers and a creation number may be used. Raises StoreUnavailable."""
+        """Make sure that ``count`` sequence numbers and a creation number are reserved. Raises StoreUnavailable."""
         order, reserved = self._state.order, self._state.worklist_entry
         while order.next + count >= reserved.sequences or self.next_creation >= reserved.creations:
             await reserved.reserve(order.next + count, self.next_creation)
@@ -144,12 +145,12 @@ class Commits:
             for receiving_ae, _ in acts:
                 self._state.subscriptions.note_act(receiving_ae, workitem)
 
-    def use_no_number_of(self, workitem: Workitem) -> None:
-        """Somebody else wrote a workitem: use none of its numbers again."""
+    def adopt(self, workitem: Workitem) -> None:
+        """Take over the subscriptions to a workitem that somebody else wrote, and never use its numbers again."""
         self.next_creation = max(self.next_creation, workitem.created + 1)
-        used = [event.sequence for event in workitem.events]
-        used += [act.sequence for act in workitem.acts.values()]
-        self._state.order.start_at(max(used, default=0) + 1)
+        sequences = [event.sequence for event in workitem.events]
+        sequences += [act.sequence for act in workitem.acts.values()]
+        self._state.order.start_at(max(sequences, default=0) + 1)
         self._state.subscriptions.note(workitem)
 
     def _addressed(self, workitem: Workitem, occurrences: Sequence[Occurrence]) -> list[Addressed]:
@@ -162,8 +163,8 @@ class Commits:
                 addressed.append((occurrence, receivers))
         return addressed
 
-    def waits(self, workitem: Workitem) -> bool:
-        """True if an event of this workitem still waits for a receiver."""
+    def has_undelivered(self, workitem: Workitem) -> bool:
+        """True if an event of the workitem has not reached all of its receivers yet."""
         return (
             any(not self._state.delivery.settled(event) for event in workitem.events)
             or not self._state.overflows.is_settled(workitem.uid)

@@ -22,12 +22,12 @@ from ..store import keys
 from ..store.documents import UnreadableDocument, decode_log, encode_log
 from ..store.port import Entry
 from ..store.writer import Conflict
-from .commits import ATTEMPTS, Commits, kept_changing
+from .commits import ATTEMPTS, Commits, conflicts_refusal
 from .loader import slowest_cursor
 from .state import WorklistState
 
 _log = logging.getLogger("orthanc_ups.worklist")
-_LONG: Final = 50
+_LONG: Final = 50  # acts
 
 
 class GlobalActs:
@@ -40,22 +40,22 @@ class GlobalActs:
     async def carry_out(self, command: Subscribe | Unsubscribe | Suspend, at: float) -> Outcome:
         """Write the act into the AE's log and start the initial reports. Raises UpsError."""
         filtered = command.uid == tags.FILTERED_SUBSCRIPTION
-        if not isinstance(command, Subscribe) and not self._has_something(command, filtered):
+        if not isinstance(command, Subscribe) and not self._has_subscription(command, filtered):
             return Outcome(statuses.NO_SUCH_SUBSCRIPTION, command.uid)
         kind, status = self._kind(command)
         act = GlobalAct(0, kind, self._commits.next_creation - 1, filtered, at=at)
         if filtered:
             act = await self._with_matches(act, command)
         await self._write(command.receiving_ae, act)
-        counted = {ActKind.UNSUBSCRIBE: "subscriptions_removed", ActKind.SUSPEND: "subscriptions_suspended"}
-        self._state.counters[counted.get(kind, "subscriptions_created")] += 1
+        counters = {ActKind.UNSUBSCRIBE: "subscriptions_removed", ActKind.SUSPEND: "subscriptions_suspended"}
+        self._state.counters[counters.get(kind, "subscriptions_created")] += 1
         name = "filtered" if filtered else "global"
         why = reason_of(command)
         reason = f" ({why})" if why else ""
         _log.info("%s: %s (%s) for %s%s", command.requester, kind.value, name, command.receiving_ae, reason)
         return Outcome(status, command.uid, reason=why)
 
-    def _has_something(self, command: Unsubscribe | Suspend, filtered: bool) -> bool:
+    def _has_subscription(self, command: Unsubscribe | Suspend, filtered: bool) -> bool:
         standing = self._state.subscriptions.standing(command.receiving_ae)
         if filtered:
             suspended = standing.suspended if isinstance(command, Unsubscribe) else ()
@@ -132,14 +132,14 @@ class GlobalActs:
             else:
                 subscriptions.keep(log, version)
                 return
-        raise kept_changing(key)
+        raise conflicts_refusal(key)
 
     def _may_compact(self, receiving_ae: str) -> bool:
-        """Whether acts may be dropped that a later one repeats.
+        """True if acts that a later one repeats may be dropped.
 
-        Which initial reports an act owes is derived from the acts before it. So these are kept until a stored cursor
-        says that the reports were delivered. A log that grows long is compacted earlier: after a crash, reports may
-        then be sent twice.
+        Which initial reports an act owes is derived from the acts before it, which therefore remain until a stored
+        cursor says that the reports were delivered. A long log is compacted earlier; then reports may be sent twice
+        after a crash.
         """
         acts = self._state.subscriptions.log(receiving_ae).acts
         if len(acts) >= _LONG:
@@ -150,18 +150,18 @@ class GlobalActs:
         return len(acts) > 1 and slowest_cursor(stored, [receiving_ae]) >= last
 
     def _adopt(self, receiving_ae: str, entry: Entry | None) -> None:
-        """Something outside the plugin changed the log: take it over if it is readable, else write ours back."""
-        ours = self._state.subscriptions.log(receiving_ae)
+        """Something outside the plugin changed the log: take it over if it is readable, else write it back."""
+        last = self._state.subscriptions.log(receiving_ae)
         if entry is None:
             _log.error("The subscriptions of %s vanished from the store; writing them back", receiving_ae)
-            self._state.subscriptions.keep(ours, None)
+            self._state.subscriptions.keep(last, None)
             return
         try:
             log = decode_log(entry.document)
         except UnreadableDocument as error:
             _log.error("The subscriptions of %s are corrupt (%s); writing them back", receiving_ae, error)
-            log = ours
+            log = last
         if log.receiving_ae != receiving_ae:
-            log = ours
+            log = last
         _log.warning("The subscriptions of %s were changed by somebody else", receiving_ae)
         self._state.subscriptions.keep(log, entry.version)

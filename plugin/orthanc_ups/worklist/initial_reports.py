@@ -14,11 +14,11 @@ from ..delivery.port import Burst, Unreachable
 from .subscriptions import Subscriptions
 from .workitem_store import WorkitemStore
 
-_LOOKED_AT: Final = 100
+_BATCH: Final = 100
 
 
 class InitialReports:
-    """Turns a burst into events, some at a time, so that a subscribe to 100,000 workitems is answered at once."""
+    """Turns a burst into events in small batches, so that a subscribe to 100,000 workitems is answered at once."""
 
     def __init__(self, workitems: WorkitemStore, subscriptions: Subscriptions) -> None:
         self._workitems = workitems
@@ -32,7 +32,7 @@ class InitialReports:
         number = max(0, after - burst.first)
         reports: list[Event] = []
         while len(reports) < limit:
-            workitems = self._some(number, burst.through, min(_LOOKED_AT, limit - len(reports)))
+            workitems = self._workitems_after(number, burst.through, min(_BATCH, limit - len(reports)))
             if not workitems:
                 break
             number = workitems[-1].created
@@ -42,7 +42,7 @@ class InitialReports:
             await asyncio.sleep(0)  # other tasks get a turn, however many workitems owe no report
         return reports
 
-    def _some(self, number: int, through: int, limit: int) -> Sequence[Workitem]:
+    def _workitems_after(self, number: int, through: int, limit: int) -> Sequence[Workitem]:
         try:
             return self._workitems.created(number, through, limit)
         except UpsError as error:

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Loads the stored worklist, and finds the numbers and cursors from which to continue."""
+"""Reads the stored worklist, and derives the numbers and cursors from which to continue."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 from ..core.events import Event
 from ..core.subscriptions import ActKind, Log
@@ -21,6 +22,8 @@ from .overflows import Overflow
 from .workitem_store import read_tombstone
 
 _log = logging.getLogger("orthanc_ups.store")
+_GREATEST: Final = 2**62
+_PAGE: Final = 500
 
 
 @dataclass(slots=True)
@@ -31,7 +34,7 @@ class Stored:
         worklist_entry: the worklist's own entry, None on the first start.
         logs: the global acts of each AE, with the stored version.
         tombstones: the purged workitems.
-        overflows: undelivered events that documents had no room for.
+        overflows: the overflow entries.
         delivery: entries that belong to delivery (``delivery/…``, ``dead/…``).
         notes: entries of other parts (``note/…``).
         damaged: entries that cannot be read.
@@ -57,11 +60,13 @@ class Loader:
         """Read every entry. Unreadable ones are reported and left alone.
 
         Args:
-            changed: UIDs of the workitems that the projection may not have as they are stored, if it is certain of all
-                others. Then no other workitem is read.
+            changed: UIDs of the only workitems that may differ between store and projection; no other workitem is
+                read. None to read all.
 
-        Raises StoreUnavailable; ShelvesLost if shelves were deleted meanwhile: then the projection, which may hold
-        the last copy of their entries, is left as it is.
+        Raises:
+            StoreUnavailable: the store did not answer.
+            ShelvesLost: shelves were deleted meanwhile. The projection is left as it is, because it may hold the last
+                copy of their entries.
         """
         stored = Stored()
         if changed is None:
@@ -98,14 +103,14 @@ class Loader:
         stored.tombstones = list(self._projection.tombstones())
 
     def sort(self, entries: Iterable[Entry]) -> Stored:
-        """As ``load`` for entries that have been read already, if the projection has every workitem."""
+        """As ``load``, for entries that have been read already; the projection has every workitem."""
         stored = Stored()
         for entry in entries:
             self._sort(entry, stored)
         return stored
 
     def _sort(self, entry: Entry, stored: Stored) -> bool:
-        """Put an entry where it belongs; False if it is a workitem."""
+        """Add an entry to the others of its kind; False if it is a workitem."""
         kind = entry.key.partition("/")[0]
         try:
             return self._sorted(kind, entry, stored)
@@ -165,13 +170,13 @@ def slowest_cursor(entries: Iterable[Entry], titles: Collection[str]) -> int:
     """The sequence up to which every AE has received everything; 0 if that is unknown for some AE.
 
     Args:
-        entries: those of delivery.
+        entries: the entries of delivery.
         titles: every AE that may have received anything.
     """
-    reached = dict(_cursors(entries))
-    if not reached or not reached.keys() >= set(titles):
+    cursors = dict(_cursors(entries))
+    if not cursors or not cursors.keys() >= set(titles):
         return 0
-    return min(reached.values())
+    return min(cursors.values())
 
 
 def _cursors(entries: Iterable[Entry]) -> Iterator[tuple[str, int]]:
@@ -182,14 +187,14 @@ def _cursors(entries: Iterable[Entry]) -> Iterator[tuple[str, int]]:
             receiving_ae, _, channels = decode_progress(entry.document)
         except UnreadableDocument:
             continue
-        reached = [progress.cursor for progress in channels.values() if progress.cursor is not None]
-        yield receiving_ae, min(reached, default=0)
+        cursors = [progress.cursor for progress in channels.values() if progress.cursor is not None]
+        yield receiving_ae, min(cursors, default=0)
 
 
 def numbers_in_use(projection: Projection, stored: Stored) -> tuple[int, int]:
-    """A sequence and a creation number greater than all in use, for when the worklist entry is lost. Slow.
+    """A sequence and a creation number greater than all in use. Slow; needed only if the worklist entry is lost.
 
-    They are a whole block greater, because the last numbers may have left no trace.
+    They are a whole block greater, because the last numbers may not be in any entry.
     """
     sequences, creations = {0, *(at for _, at in _cursors(stored.delivery))}, {0}
     for log, _ in stored.logs:
@@ -208,10 +213,6 @@ def numbers_in_use(projection: Projection, stored: Stored) -> tuple[int, int]:
 
 def _last_created(projection: Projection) -> int:
     last = 0
-    while workitems := projection.created(last, _ANY_NUMBER, _AT_ONCE):
+    while workitems := projection.created(last, _GREATEST, _PAGE):
         last = workitems[-1].created
     return last
-
-
-_ANY_NUMBER = 2**62
-_AT_ONCE = 500

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Locks: one command at a time on each workitem, and a barrier for global acts, which are about all of them."""
+"""Locks: one command at a time on each workitem, and a barrier for global acts, which concern all workitems."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ PATIENCE: Final = 10.0
 class CommandLocks:
     """Commands on different workitems run side by side, those on one workitem in turn; a global act runs alone.
 
-    A global act decides about every workitem at once. It waits until running commands have ended and holds new
-    ones back during its write, so that each command on a workitem is clearly before or after it. Nobody waits for
-    ever: if the lock is not free within ``patience`` seconds, UpsError (0213, 503) is raised, and nothing has changed.
+    A global act concerns every workitem. It waits until running commands have ended and holds new ones back during
+    its write, so that each command on a workitem is clearly before or after it. No command waits forever: if the lock
+    is not free within ``patience`` seconds, UpsError (0213, 503) is raised, and nothing has changed.
     """
 
     def __init__(self, patience: float = PATIENCE) -> None:
         self.patience = patience
-        self._inside = 0
-        self._open = asyncio.Event()
-        self._open.set()
-        self._empty = asyncio.Event()
-        self._empty.set()
-        self._alone = asyncio.Lock()
+        self._commands = 0
+        self._no_global_act = asyncio.Event()
+        self._no_global_act.set()
+        self._no_commands = asyncio.Event()
+        self._no_commands.set()
+        self._global_act = asyncio.Lock()
         self._queues: dict[str, deque[asyncio.Future[None]]] = {}
 
     @property
     def commands(self) -> int:
         """How many commands hold a lock or wait for one."""
-        return self._inside
+        return self._commands
 
     @property
     def is_global(self) -> bool:
         """True while a global act runs, or waits for running commands to end."""
-        return self._alone.locked()
+        return self._global_act.locked()
 
     @asynccontextmanager
     async def workitem(self, uid: str) -> AsyncIterator[None]:
@@ -53,16 +53,17 @@ class CommandLocks:
             self._leave(uid)
 
     async def _enter(self, uid: str) -> None:
-        if self._open.is_set() and uid not in self._queues:  # most commands are alone on their workitem
+        # Most commands find no other on their workitem.
+        if self._no_global_act.is_set() and uid not in self._queues:
             self._queues[uid] = deque()
-            self._inside += 1
-            self._empty.clear()
+            self._commands += 1
+            self._no_commands.clear()
             return
         async with _in_time(self.patience):
-            while not self._open.is_set():
-                await self._open.wait()
-            self._inside += 1
-            self._empty.clear()
+            while not self._no_global_act.is_set():
+                await self._no_global_act.wait()
+            self._commands += 1
+            self._no_commands.clear()
             queue = self._queues.get(uid)
             if queue is None:
                 self._queues[uid] = deque()
@@ -77,7 +78,7 @@ class CommandLocks:
                 else:
                     with suppress(ValueError):  # _leave may have skipped it
                         queue.remove(turn)
-                    self._count_out()
+                    self._count_down()
                 raise
 
     def _leave(self, uid: str) -> None:
@@ -90,27 +91,27 @@ class CommandLocks:
                 break
         else:
             del self._queues[uid]
-        self._count_out()
+        self._count_down()
 
-    def _count_out(self) -> None:
-        self._inside -= 1
-        if not self._inside:
-            self._empty.set()
+    def _count_down(self) -> None:
+        self._commands -= 1
+        if not self._commands:
+            self._no_commands.set()
 
     @asynccontextmanager
     async def everything(self, *, patiently: bool = False) -> AsyncIterator[None]:
         """Hold all locks. Raises UpsError, unless ``patiently``: then it waits as long as it takes."""
         patience = None if patiently else self.patience
         async with _in_time(patience):
-            await self._alone.acquire()
+            await self._global_act.acquire()
         try:
-            self._open.clear()
+            self._no_global_act.clear()
             async with _in_time(patience):
-                await self._empty.wait()
+                await self._no_commands.wait()
             yield
         finally:
-            self._open.set()
-            self._alone.release()
+            self._no_global_act.set()
+            self._global_act.release()
 
 
 @asynccontextmanager

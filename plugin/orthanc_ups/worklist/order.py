@@ -39,8 +39,8 @@ class Ticket:
 class Order:
     """Hands out sequence numbers, and releases events in their order.
 
-    An event is released once every smaller number is settled: committed or given up. So whoever has
-    received event N has received every earlier event addressed to them, which cursors and ``since`` rely on.
+    An event is released once every smaller number is settled: committed or given up. So a receiver
+    that has event N has every earlier event addressed to it, which cursors and ``since`` rely on.
 
     Example: two commands take 120 and 121. The one with 121 is written first and settled; its event waits. When 120
     is settled, both events are released, 120 first.

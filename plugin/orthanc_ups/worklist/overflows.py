@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Overflow entries: undelivered events of a workitem that its document has no room for."""
+"""Overflow entries: the oldest undelivered events of a workitem, if they are too many for its document."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..store.writer import Writer
 SETTLED_IN_DOCUMENT: Final = 4
 """Settled events that stay in a document, for operators to read."""
 SPILL_ABOVE: Final = 64
-"""Events that may wait in a document."""
+"""Greatest number of events that wait in a document."""
 SPILLED_AT_ONCE: Final = 48
 """Events that move to an overflow entry in one write."""
 
@@ -47,7 +47,7 @@ class Overflow:
 
 
 class Overflows:
-    """Keeps the events in the documents of workitems few, without losing one.
+    """Limits the number of events in each document, without losing any.
 
     An event is *settled* once the cursors of all its receivers have passed it; until then it *waits*.
     """
@@ -73,10 +73,10 @@ class Overflows:
             yield from overflows
 
     async def make_room(self, workitem: Workitem, count: int) -> Workitem:
-        """Return the workitem with as few events as possible, because ``count`` new ones are about to be added.
+        """The workitem without events that its document need not have, before ``count`` new ones are added.
 
         Waiting events stay in the document. Of the settled ones the last ``SETTLED_IN_DOCUMENT`` stay, so that an
-        operator can read what happened last; the others are dropped. If more than ``SPILL_ABOVE`` events would wait,
+        operator can read what happened last; earlier ones are dropped. If more than ``SPILL_ABOVE`` events would wait,
         the oldest ``SPILLED_AT_ONCE`` move to an overflow entry (``events/<UID>/<sequence of its first>``), which is
         written before the document: after a crash in between, both have these events. The document no longer names
         overflow entries whose events are all settled; ``sweep`` removes them.
@@ -101,7 +101,7 @@ class Overflows:
                 if not self._is_settled(overflow)
             }
             spilled = tuple(sequence for sequence in spilled if sequence in undelivered)
-        events = sorted((*settled, *waiting), key=_sequence)  # a receiver may be ahead of another
+        events = sorted((*settled, *waiting), key=_sequence)  # settled events may be later than waiting ones
         return replace(workitem, events=tuple(events), spilled=spilled)
 
     async def spill_all(self, workitem: Workitem) -> Workitem:

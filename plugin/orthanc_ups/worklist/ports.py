@@ -20,7 +20,7 @@ class WorklistPort(Protocol):
         ...
 
     async def retrieve(self, uid: str) -> DataSet:
-        """A workitem without Transaction UID. Raises UpsError (C307; 404 or 410)."""
+        """The attributes of a workitem, without Transaction UID. Raises UpsError (C307; 404 or 410)."""
         ...
 
     def document_of(self, uid: str) -> bytes:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Loads the worklist, and restores the store or the projection from the other when one of them is lost."""
+"""Loads the worklist, and restores the store from the projection, or the projection from the store, after a loss."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Recovery:
     """Loads the worklist at a start and after failures, and writes back what somebody deleted.
 
     Attributes:
-        given_up: why nothing is written back any more; "" normally.
+        given_up: why deleted entries are no longer written back; "" normally.
     """
 
     def __init__(
@@ -49,24 +49,25 @@ class Recovery:
         self._commits = commits
         self._notes = notes
         self._mark = mark
-        self._looking = False
-        self._look_again = False
+        self._is_restoring = False
+        self._check_again = False
         self.given_up = ""
 
     # --- at the start ---
 
     def take(self, others: Sequence[Entry]) -> Stored:
-        """Take over the worklist that this node followed as a standby: everything but the workitems, which the
-        projection has.
+        """Take over the worklist that this node followed as a standby.
+
+        ``others`` are all entries but the workitems, which the projection has.
         """
         self._entries.take(others)
         self._state.projection.forget_old()
         return Loader(self._entries, self._state.projection).sort(others)
 
     async def load(self) -> Stored:
-        """Read the store, or the part of it that the projection may not have. Nobody may write meanwhile.
+        """Read the store, or the part of it that the projection may lack. There must be no writes meanwhile.
 
-        What the store lost while Orthanc was off is written back first, as far as there is a copy.
+        What was deleted while Orthanc was off is written back first, as far as there is a copy.
 
         Raises StoreUnavailable, also if no projection can be made.
         """
@@ -91,7 +92,7 @@ class Recovery:
         changed = await self._mark.changed()
         if changed is None:
             return await self._load_whole()
-        _log.info("The search index has all but what was written of %d workitems last", len(changed))
+        _log.info("The search index lacks at most the last changes of %d workitems", len(changed))
         return await Loader(self._entries, self._state.projection).load(changed)
 
     async def _load_whole(self) -> Stored:
@@ -102,7 +103,7 @@ class Recovery:
             return await Loader(self._entries, self._state.projection).load()
 
     async def _fill_missing(self) -> None:
-        """Write back what is missing. At the very first start everything is missing, and there is nothing to write."""
+        """Write missing entries back. At the very first start there are none to write."""
         copied: Counter[str] = Counter()
         copies = chain(self._entries.copy.entries(), self._workitems(), self._old_workitems())
         written = await self._entries.restore(_one_by_one(_counted(copies, copied)))
@@ -110,22 +111,20 @@ class Recovery:
             had = ", ".join(f"{count} × {kind}" for kind, count in copied.items())
             _log.error("The worklist in Orthanc's metadata was deleted; wrote %d entries back (the copy has %s)",
                        written, had)  # fmt: skip
-        self._tell_what_is_lost(copied["workitem"])
+        self._log_losses(copied["workitem"])
 
     def _old_workitems(self) -> Iterator[Entry]:
         for key, version, document in self._state.projection.old_documents():
             yield Entry(key, document, version)
 
-    def _tell_what_is_lost(self, workitems: int) -> None:
-        """Log what was deleted while Orthanc was off; at the very first start there was nothing."""
+    def _log_losses(self, workitems: int) -> None:
+        """Log what was deleted while Orthanc was off and has no copy; nothing at the very first start."""
         renewed, copy = self._state.projection.renewed, self._entries.copy
         if renewed and not copy.is_new and not workitems:
-            _log.error(
-                "Workitems that stood on what was deleted are lost: the projection is rebuilt (%s)", renewed
-            )
+            _log.error("The workitems in what was deleted are lost: the projection is rebuilt (%s)", renewed)
         elif copy.is_new and not renewed:
-            _log.error("Subscriptions, delivery cursors, dead letters and what is remembered of purged workitems "
-                       "are lost as far as they stood on what was deleted: there is no copy of them")  # fmt: skip
+            _log.error("Subscriptions, delivery cursors, dead letters and tombstones in what was deleted are lost: "
+                       "there is no copy of them")  # fmt: skip
 
     def look_after_copy(self) -> None:
         """Write the copy again from memory if its file failed."""
@@ -139,21 +138,21 @@ class Recovery:
     # --- what the store lost ---
 
     async def look_after_shelves(self) -> None:
-        """Write back what somebody deleted in Orthanc, if anything; continues until that is done, or cannot succeed.
+        """Write back what somebody deleted in Orthanc, if anything; retries until that succeeds, or never can.
 
-        If it is called while it is running, it looks once more at the end, as it may have missed later deletions.
+        If it is called while it is running, it checks once more at the end, because it may have missed later deletions.
         """
-        self._look_again = True
-        if self._looking:
+        self._check_again = True
+        if self._is_restoring:
             return
-        self._looking = True
+        self._is_restoring = True
         try:
-            while self._look_again and not self.given_up:
-                self._look_again = False
+            while self._check_again and not self.given_up:
+                self._check_again = False
                 while not await self._tried_to_restore():
                     await self._state.sleep(_RETRY_AFTER)
         finally:
-            self._looking = False
+            self._is_restoring = False
 
     async def _tried_to_restore(self) -> bool:
         try:
@@ -168,9 +167,9 @@ class Recovery:
         return True
 
     async def restore(self) -> None:
-        """Somebody deleted the pseudo patient: write everything back, with nobody writing meanwhile.
+        """If somebody deleted shelves, write everything back, while all commands wait.
 
-        Raises StoreUnavailable, or ProjectionBroken: then the store is left as it is.
+        Raises StoreUnavailable, or ProjectionBroken; then the store is left as it is.
         """
         async with self._state.locks.everything(patiently=True):
             if not await self._entries.missing():
@@ -184,7 +183,7 @@ class Recovery:
         self._state.counters["restores"] += 1
 
     def _everything(self) -> Iterator[Entry]:
-        """Everything that is known, workitems last: after a crash the next start still has those in the projection."""
+        """Every entry, workitems last: after a crash the next start still has those in the projection."""
         yield from self._all_but_workitems()
         yield from self._workitems()
 
@@ -202,7 +201,7 @@ class Recovery:
     # --- what the projection lost ---
 
     async def rebuild(self) -> None:
-        """The projection failed: rebuild it from the store, with nobody writing meanwhile."""
+        """The projection failed: rebuild it from the store, while all commands wait."""
         async with self._state.locks.everything(patiently=True):
             while self._state.workitems.broken:
                 try:
@@ -227,7 +226,7 @@ class Recovery:
         _log.warning("The projection is rebuilt: %d workitems", self._state.projection.count())
 
     async def _save(self) -> None:
-        """Store and projection are both damaged: take from the projection what can still be read."""
+        """Store and projection are both damaged: write back what can still be read from the projection."""
         try:
             await self._write_back(self._everything(), "the last changes of some may be lost")
         except ProjectionBroken as error:
@@ -245,7 +244,7 @@ class Recovery:
 
 
 def _counted(entries: Iterable[Entry], by_kind: Counter[str]) -> Iterator[Entry]:
-    """The same entries; counts them by kind."""
+    """The same entries, counted by kind as they pass."""
     for entry in entries:
         kind = entry.key.partition("/")[0]
         by_kind["purged workitem" if is_tombstone(entry.document) else _KINDS.get(kind, kind)] += 1

@@ -63,7 +63,7 @@ class Retention:
         await self._forget_events(at - self._settings.replay_window)
 
     async def _forget_events(self, before: float) -> None:
-        """Remove from the event log what is too old to be replayed."""
+        """Remove the events that are too old to be replayed from the event log."""
         forgotten = self._workitems.forget_events(before)
         while forgotten:
             await asyncio.sleep(0)
@@ -83,12 +83,12 @@ class Retention:
                 await self._try(RequestCancel(self._requester, uid, information, only_scheduled=True))
 
     async def _release_locks(self, at: float) -> None:
-        """Release the locks of final workitems where lock and final state are older than ``MaximumLockAge``."""
+        """Release Deletion Locks on final workitems, if lock and final state are older than ``MaximumLockAge``."""
         before = at - self._settings.maximum_lock_age
         async for workitem in self._round(self._unlocking, before):
             for ae, state in list(self._subscriptions.subscribers(workitem)):
                 if state is Subscription.LOCK and self._subscriptions.locked_at(ae, workitem) < before:
-                    _log.warning("The Deletion Lock of %s on %s is forgotten; releasing it", ae, workitem.uid)
+                    _log.warning("The Deletion Lock of %s on %s is too old; releasing it", ae, workitem.uid)
                     await self._try(ReleaseLock(self._requester, workitem.uid, ae))
 
     async def _purge(self, at: float) -> None:
@@ -98,9 +98,9 @@ class Retention:
             await self._try(Purge(self._requester, workitem.uid))
 
     async def _round(self, position: _Position, before: float) -> AsyncIterator[Workitem]:
-        """Some of the workitems that ended before a time, continuing where the last round stopped.
+        """A number of the workitems that ended before a time, continuing where the last round stopped.
 
-        So workitems that cannot be purged do not keep the round from reaching later ones, however many they are.
+        So the workitems that cannot be purged, however many, do not keep later ones from being reached.
         """
         for _ in range(PAGES):
             page = self._workitems.ended((position.ended, position.created), before, PAGE)
@@ -116,12 +116,12 @@ class Retention:
         try:
             await self._worklist.execute(command)
         except UpsError as error:
-            _log.info("%s waits: %s", command.uid, error.detail)
+            _log.info("%s is postponed: %s", command.uid, error.detail)
 
 
 @dataclass(slots=True)
 class _Position:
-    """How far a round has come: when its last workitem ended, and the creation number of that."""
+    """How far a round has come: when its last workitem ended, and the creation number of that workitem."""
 
     ended: float
     created: int

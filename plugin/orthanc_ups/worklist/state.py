@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What the parts of the worklist share."""
+"""The parts of the worklist, as they are shared among themselves."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from .workitem_store import WorkitemStore
 
 @dataclass(frozen=True, slots=True)
 class WorklistState:
-    """The parts of one worklist, for each other.
+    """What each part of a worklist may use.
 
     Attributes:
-        counters: growing numbers by metric name, without the prefix ``ups_`` and the ending ``_total``.
+        counters: counters by metric name, without the prefix ``ups_`` and the suffix ``_total``.
         now: the present moment, in the zone to which date-times without offset belong.
-        sleep: waits for some seconds.
+        sleep: waits for a number of seconds.
     """
 
     settings: Settings

@@ -29,6 +29,11 @@ from ..core.subscriptions import (
 )
 from ..core.workitem import SpecificAct, Subscription, Workitem
 
+_log = logging.getLogger("orthanc_ups.worklist")
+_CACHED: Final = 20_000
+_Facts: TypeAlias = tuple[int, int, tuple[int, ...], Mapping[str, SpecificAct]]
+"""What the receivers of a workitem depend on."""
+
 
 class _SpecificAct(NamedTuple):
     """An AE's last act on a workitem, with what is needed to decide whether a later global act ended it."""
@@ -46,16 +51,16 @@ class _SubscriberActs(dict[str, _SpecificAct]):
         self.locks = 0
         self.ordered: list[str] | None = None
 
-    def take(self, uid: str, own: _SpecificAct) -> None:
-        self.locks += _locks(own) - _locks(self.get(uid))
+    def take(self, uid: str, specific: _SpecificAct) -> None:
+        self.locks += _locks(specific) - _locks(self.get(uid))
         if uid not in self:
             self.ordered = None
-        self[uid] = own
+        self[uid] = specific
 
     def drop(self, uid: str) -> None:
-        own = self.pop(uid, None)
-        self.locks -= _locks(own)
-        if own is not None:
+        specific = self.pop(uid, None)
+        self.locks -= _locks(specific)
+        if specific is not None:
             self.ordered = None
 
     def in_order(self) -> list[str]:
@@ -75,16 +80,18 @@ class SpecificSubscriptions:
         """Take over the AE's act on this workitem."""
         act = workitem.acts[log.receiving_ae]
         subscriptions = self._of.setdefault(log.receiving_ae, _SubscriberActs())
-        own = _SpecificAct(act, workitem.created, workitem.filtered)
-        if _standing_of(log, own) is Subscription.NONE:
+        specific = _SpecificAct(act, workitem.created, workitem.filtered)
+        if _standing_of(log, specific) is Subscription.NONE:
             subscriptions.drop(workitem.uid)
         else:
-            subscriptions.take(workitem.uid, own)
+            subscriptions.take(workitem.uid, specific)
 
-    def logged(self, log: Log) -> None:
-        """The AE unsubscribed globally: forget the acts that this ended."""
+    def unsubscribed(self, log: Log) -> None:
+        """Forget the acts that a global Unsubscribe of the AE has ended."""
         subscriptions = self._of.get(log.receiving_ae, _SubscriberActs())
-        for uid in [uid for uid, own in subscriptions.items() if _standing_of(log, own) is Subscription.NONE]:
+        for uid in [
+            uid for uid, specific in subscriptions.items() if _standing_of(log, specific) is Subscription.NONE
+        ]:
             subscriptions.drop(uid)
 
     def forget(self, workitem: Workitem) -> None:
@@ -102,28 +109,23 @@ class SpecificSubscriptions:
         return len(self._of.get(receiving_ae, ()))
 
     def locks(self, receiving_ae: str) -> int:
-        """The number of them on which it has a Deletion Lock."""
+        """The number of workitems on which the AE has acquired a Deletion Lock individually."""
         return self._of[receiving_ae].locks if receiving_ae in self._of else 0
 
     def page(self, receiving_ae: str, offset: int, limit: int) -> list[tuple[str, Subscription]]:
-        """A page of them with the AE's state, the latest workitems first."""
+        """A page of the workitems to which the AE has subscribed individually, with its state, the latest first."""
         subscriptions = self._of.get(receiving_ae, _SubscriberActs())
         return [
             (uid, subscriptions[uid].act.state) for uid in subscriptions.in_order()[offset : offset + limit]
         ]
 
 
-def _standing_of(log: Log, own: _SpecificAct) -> Subscription:
-    return still_in_force(own.act, log, own.created, own.filtered)
+def _standing_of(log: Log, specific: _SpecificAct) -> Subscription:
+    return still_in_force(specific.act, log, specific.created, specific.filtered)
 
 
-def _locks(own: _SpecificAct | None) -> int:
-    return int(own is not None and own.act.state is Subscription.LOCK)
-
-
-_log = logging.getLogger("orthanc_ups.worklist")
-_CACHED: Final = 20_000
-_Facts: TypeAlias = tuple[int, int, tuple[int, ...], Mapping[str, SpecificAct]]
+def _locks(specific: _SpecificAct | None) -> int:
+    return int(specific is not None and specific.act.state is Subscription.LOCK)
 
 
 @dataclass(slots=True)
@@ -137,7 +139,7 @@ class Subscriptions:
     """Who is subscribed to what. Only the worklist changes it, after a write has succeeded."""
 
     def __init__(self, zone: tzinfo | None = None) -> None:
-        """``zone``: where date-times without offset belong, in filters and workitems; UTC if None."""
+        """``zone``: of date-times without offset, in filters and workitems; UTC if None."""
         self._zone = zone
         self._subscribers: dict[str, _Subscriber] = {}
         self.specifics = SpecificSubscriptions()
@@ -190,7 +192,7 @@ class Subscriptions:
                 self._filters.pop(act.sequence, None)
         before_sequences = {act.sequence for act in before.acts}
         if any(act.kind is ActKind.UNSUBSCRIBE and act.sequence not in before_sequences for act in log.acts):
-            self.specifics.logged(log)
+            self.specifics.unsubscribed(log)
         self._subscribers[log.receiving_ae] = _Subscriber(log, standing(log), version)
         self._generation += 1
         for act in log.acts:
@@ -221,12 +223,12 @@ class Subscriptions:
     # --- acts on single workitems ---
 
     def note(self, workitem: Workitem) -> None:
-        """Take over which AEs have subscribed to this workitem in particular."""
+        """Take over the last act of each AE on this very workitem."""
         for ae in workitem.acts:
             self.note_act(ae, workitem)
 
     def note_act(self, receiving_ae: str, workitem: Workitem) -> None:
-        """Take over the last act of an AE on this workitem in particular."""
+        """Take over the last act of an AE on this very workitem."""
         self.specifics.note(self.log(receiving_ae), workitem)
 
     def forget(self, workitem: Workitem) -> None:
@@ -259,7 +261,7 @@ class Subscriptions:
             yield ae, self.state(ae, workitem) if acted_globally else workitem.acts[ae].state
 
     def lock_holders(self, workitem: Workitem) -> tuple[str, ...]:
-        """The AEs whose Deletion Lock keeps a workitem."""
+        """The AEs that have a Deletion Lock on a workitem."""
         return tuple(ae for ae, state in self.subscribers(workitem) if state is Subscription.LOCK)
 
     def locked_at(self, receiving_ae: str, workitem: Workitem) -> float:
@@ -274,7 +276,7 @@ class Subscriptions:
                     yield log.receiving_ae, act.sequence
 
     def report_due(self, receiving_ae: str, act: int, workitem: Workitem) -> bool:
-        """Whether the global act of that sequence number owes the AE an initial State Report."""
+        """True if the global act with that sequence number owes the AE an initial State Report."""
         log = self.log(receiving_ae)
         global_act = next((candidate for candidate in log.acts if candidate.sequence == act), None)
         return global_act is not None and initial_report_due(log, global_act, workitem)
@@ -284,15 +286,15 @@ class Subscriptions:
         return self._subscribed_globally(receiving_ae) or self.specifics.count(receiving_ae) > 0
 
     def _subscribed_globally(self, receiving_ae: str) -> bool:
-        """True even if it is suspended, as that keeps existing subscriptions to workitems (PS3.4 CC.2.3)."""
+        """True even if it is suspended, because existing subscriptions to workitems remain (PS3.4 CC.2.3)."""
         now, acts = self.standing(receiving_ae), self.log(receiving_ae).acts
-        plainly = any(act.kind.subscribes and not act.filtered for act in acts)
-        return plainly or bool(now.filters or now.suspended)
+        plain = any(act.kind.subscribes and not act.filtered for act in acts)
+        return plain or bool(now.filters or now.suspended)
 
-    def everyone(self) -> frozenset[str]:
+    def subscribed_aes(self) -> frozenset[str]:
         """Every AE with any subscription: the receivers of SCP Status Changes."""
-        return frozenset(ae for ae in self.all_known() if self.is_subscribed(ae))
+        return frozenset(ae for ae in self.aes() if self.is_subscribed(ae))
 
-    def all_known(self) -> frozenset[str]:
+    def aes(self) -> frozenset[str]:
         """Every AE that has ever subscribed to anything."""
         return frozenset({*self._subscribers, *self.specifics.aes()})

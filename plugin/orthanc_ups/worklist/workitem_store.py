@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The stored workitems, as the worklist reads them without asking Orthanc: the projection, tombstones, recent changes,
-and whether a start may trust the projection.
+"""Workitems as the worklist reads them, without asking Orthanc: projection, tombstones, recent changes, index mark.
 
 A tombstone replaces a purged workitem, so that a client is answered "gone" (410) instead of "not found" (404).
 """
@@ -38,7 +37,7 @@ _log = logging.getLogger("orthanc_ups.store")
 _MAXIMUM_CHANGES: Final = 2_000
 
 VANISHED: Final = "vanished"
-"""Takes the place of a version if the entry of a workitem vanished from the store and must be created again."""
+"""Replaces the version of a workitem whose entry vanished from the store and must be created again."""
 
 
 # --- purged workitems ---
@@ -46,7 +45,7 @@ VANISHED: Final = "vanished"
 
 @dataclass(frozen=True, slots=True)
 class Tombstone:
-    """What remains of a purged workitem: the last entry of its history, which says when, by whom and why."""
+    """What remains of a purged workitem; ``last`` says when it was purged, by whom and why."""
 
     version: str
     last: HistoryEntry
@@ -57,7 +56,7 @@ class Tombstones(dict[str, Tombstone]):
     """The entries that replace purged workitems, by SOP Instance UID."""
 
     def __init__(self, writer: Writer, keep: Callable[[Entry], None], drop: Callable[[str], None]) -> None:
-        """``keep`` adds an entry to the projection; ``drop`` removes that of a workitem from it."""
+        """``keep`` adds an entry to the projection; ``drop`` removes the entry of a workitem from it."""
         super().__init__()
         self._writer = writer
         self._keep = keep
@@ -81,9 +80,8 @@ class Tombstones(dict[str, Tombstone]):
 
         Raises StoreUnavailable; then some remain.
         """
-        for uid, tombstone in [
-            (uid, tombstone) for uid, tombstone in self.items() if tombstone.last.at < before
-        ]:
+        expired = [(uid, tombstone) for uid, tombstone in self.items() if tombstone.last.at < before]
+        for uid, tombstone in expired:
             try:
                 await self._writer.remove(keys.workitem(uid), tombstone.version)
             except Conflict:
@@ -135,7 +133,7 @@ class WorkitemStore:
         on_broken: Callable[[], None],
     ) -> None:
         """Args:
-        journal: lists what the projection has not taken over yet; None if no start trusts the projection.
+        journal: lists the writes that the projection may not have yet; None if every start reads the whole store.
         on_broken: called when the projection fails. The worklist then rebuilds it from the store, and refuses
             commands (0213, 503) until that is done.
         """
@@ -199,45 +197,46 @@ class WorkitemStore:
     # --- changes from outside ---
 
     def adopt(self, uid: str, entry: Entry | None) -> None:
-        """Something outside the plugin changed an entry: take it over if it is readable; else ours is written back.
+        """Something outside the plugin changed an entry: take it over if it is readable.
 
-        Raises UpsError if there is nothing to write back.
+        If not, the workitem as it was last written stays, and the next write replaces the entry. Raises UpsError if
+        there is no such workitem.
         """
-        ours = self.get(uid)
+        last = self.get(uid)
         if entry is None:
             _log.error("The entry of workitem %s vanished from the store; writing it back", uid)
-            self._keep(ours, VANISHED)
+            self._keep(last, VANISHED)
         elif (tombstone := read_tombstone(entry.document)) and tombstone[0] == uid:
             _log.warning("The workitem %s was purged by somebody else", uid)
             self.tombstones.take(entry)
             self._keep_tombstone(entry)
             self.remove(uid)
         else:
-            self._adopt(uid, ours, entry)
+            self._adopt(uid, last, entry)
 
-    def _adopt(self, uid: str, ours: StoredWorkitem | None, entry: Entry) -> None:
+    def _adopt(self, uid: str, last: StoredWorkitem | None, entry: Entry) -> None:
         try:
             workitem = _readable(uid, entry)
         except UnreadableDocument as error:
             _log.error("The entry of workitem %s is corrupt (%s)", uid, error)
-            if ours is None:
+            if last is None:
                 detail = f"the entry of {uid} in the store is not readable, and there is no copy"
                 raise UpsError(PROCESSING_FAILURE, detail) from error
-            self._keep(ours, entry.version)
+            self._keep(last, entry.version)
         else:
             _log.warning("The entry of workitem %s was changed by somebody else; taking it over", uid)
             self.put(workitem, entry.version, entry.document)
 
-    def _keep(self, ours: StoredWorkitem | None, version: str) -> None:
-        if ours is not None:
-            self.put(ours.workitem, version, encode(ours.workitem))
+    def _keep(self, last: StoredWorkitem | None, version: str) -> None:
+        if last is not None:
+            self.put(last.workitem, version, encode(last.workitem))
 
     # --- many workitems, on the loop ---
 
     def ended(self, after: tuple[float, int], before: float, limit: int) -> Sequence[Workitem]:
         """Final workitems that ended before a time (seconds since the epoch), ordered by their end and creation number.
 
-        ``after`` is the end and the creation number of the last workitem of the page before.
+        ``after`` is the end and the creation number of the last workitem of the previous page.
         """
         return self._query(self._projection.ended, after, before, limit)
 
@@ -252,7 +251,7 @@ class WorkitemStore:
         self._update(self._projection.record_events, events)
 
     def forget_events(self, before: float) -> int:
-        """Remove some of the events before a time (seconds since the epoch) from the log; return how many."""
+        """Remove a number of events before a time (seconds since the epoch) from the log; return how many."""
         return self._query(self._projection.forget_events, before)
 
     async def events(self, after: int, limit: int) -> list[Event]:
@@ -262,7 +261,7 @@ class WorkitemStore:
     # --- queries, off the loop ---
 
     async def stream(self, query: Query) -> AsyncIterator[list[DataSet]]:
-        """Answers of a C-FIND in chunks."""
+        """The answers of a C-FIND in chunks, with exactly the requested attributes."""
         async for chunk in self.stream_whole(query):
             yield [query.select(attributes) for attributes in chunk]
 
@@ -306,7 +305,7 @@ class WorkitemStore:
         also: Sequence[Column | Ids],
         form: Callable[[Workitem], _T],
     ) -> tuple[AsyncIterator[list[_T]], int]:
-        """The results of ``form``, called in another thread for each present match, and the number of matches."""
+        """The results of ``form`` for a part of the matches, called in another thread, and the number of all."""
         return await self._query_later(self._projection.walk, query, order, words, also, form, part)
 
     async def search_texts(
@@ -349,7 +348,7 @@ class WorkitemStore:
             raise
 
     def _update(self, update: Callable[..., object], *args: object, uid: str | None = None) -> None:
-        """Pass a change to the projection. If that fails, a rebuild will find the change in the store."""
+        """Pass a change to the projection. If that fails, a rebuild finds the change in the store."""
         if self.broken:
             return
         try:
@@ -372,7 +371,7 @@ def stored_version(stored: StoredWorkitem | None) -> str | None:
 
 
 def _readable(uid: str, entry: Entry) -> Workitem:
-    """The workitem in an entry that somebody else has written. Raises UnreadableDocument."""
+    """The workitem in an entry that somebody else wrote. Raises UnreadableDocument."""
     workitem = decode(entry.document)
     try:
         _ = workitem.state
@@ -383,13 +382,13 @@ def _readable(uid: str, entry: Entry) -> Workitem:
     return workitem
 
 
-# --- may a start trust the search index? ---
+# --- the mark of the search index ---
 
 
 class IndexMark:
-    """The mark that store, search index and journal share (``store/journal.py``), so that a start trusts the index.
+    """The mark by which a start knows that the search index is complete (``store/journal.py``).
 
-    ``journal`` is None where no index is trusted.
+    ``journal`` is None if every start reads the whole store.
     """
 
     def __init__(
@@ -421,7 +420,7 @@ class IndexMark:
         """Make a new mark if anything was written, so that the next start has less to read.
 
         Raises:
-            StoreUnavailable: the former mark is still valid, or none is; call it again.
+            StoreUnavailable: the former mark is still valid, or none is; it may be called again.
             ProjectionBroken: the index must be rebuilt first.
         """
         if self._journal is not None and not self._journal.is_empty:
@@ -432,9 +431,8 @@ class IndexMark:
             return
         mark = secrets.token_hex(16)
         self._journal.begin(mark, whole=whole)
-        await self._projection.bear(
-            mark
-        )  # everything that is not open is handed over in this turn of the loop
+        # Everything that is not open in the journal is handed over in this turn of the loop.
+        await self._projection.bear(mark)
         await self._writer.overwrite(keys.INDEX_MARK, document_of(mark))
         self._journal.complete()
 
@@ -452,7 +450,7 @@ class Changes:
     """The changes after a number.
 
     Attributes:
-        number: the number to ask with next time.
+        number: the number for the next request.
         uids: the workitems that changed, each once, the latest last.
         complete: False if there were more changes than are remembered; then anything may have changed.
     """
@@ -466,8 +464,8 @@ class ChangeFeed:
     """The latest changes of workitems, for pages that poll for changes. Lives on the loop."""
 
     def __init__(self, first: int = 0) -> None:
-        """``first`` must grow from start to start (such as milliseconds since the epoch), so that a page that stays
-        open over a restart notices it.
+        """``first`` must grow from start to start (such as milliseconds since the epoch), so that a page that is open
+        during a restart notices it.
         """
         self._number = first
         self._oldest = first

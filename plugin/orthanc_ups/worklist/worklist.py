@@ -40,13 +40,13 @@ from ..core.workitem import HistoryEntry, Subscription, Workitem
 from ..store import keys
 from ..store.port import StoreUnavailable
 from ..store.writer import Conflict
-from .commits import ATTEMPTS, Commits, kept_changing
+from .commits import ATTEMPTS, Commits, conflicts_refusal
 from .global_acts import GlobalActs
 from .state import WorklistState
 from .workitem_store import StoredWorkitem
 
 _log = logging.getLogger("orthanc_ups.worklist")
-_AT_ONCE: Final = 2_000
+_MAXIMUM_RUNNING: Final = 2_000
 _ANSWER_WITHIN: Final = 30.0
 _UNKNOWN: Final = "Orthanc's store does not answer; it is not known yet whether the request was carried out"
 _T = TypeVar("_T")
@@ -64,9 +64,9 @@ class Outputs(Protocol):
     """Looks for the outputs of workitems in Orthanc."""
 
     async def missing(self, references: Sequence[DataSet]) -> Sequence[str]:
-        """SOP Instance UIDs that items of Output Information Sequence place in this Orthanc, but that it does not have.
+        """The referenced SOP Instance UIDs that should be in this Orthanc, but are not.
 
-        Raises StoreUnavailable.
+        ``references`` are items of Output Information Sequence. Raises StoreUnavailable.
         """
         ...
 
@@ -77,8 +77,8 @@ class Worklist:
     Attributes:
         observers: called with each accepted command and its outcome; must be quick and never raise.
         outputs: looks for outputs before a workitem is completed; None unless ``Ups.CheckOutputs`` is set.
-        at_once: how many commands may run at a time; more are refused (0213, 503).
-        patience: after how many seconds the caller is answered that the outcome is not known yet (0110, 500).
+        maximum_running: how many commands may run at a time; more are refused (0213, 503).
+        patience: how long a caller waits before it is answered that the outcome is not known yet (0110, 500).
     """
 
     def __init__(self, state: WorklistState, commits: Commits, receiving_aes: ReceivingAes) -> None:
@@ -91,7 +91,7 @@ class Worklist:
         self._closed = False
         self.observers: list[Callable[[Command, Outcome], None]] = []
         self.outputs: Outputs | None = None
-        self.at_once = _AT_ONCE
+        self.maximum_running = _MAXIMUM_RUNNING
         self.patience = Patience(_ANSWER_WITHIN)
 
     # --- commands ---
@@ -105,7 +105,7 @@ class Worklist:
         if self._closed:
             raise UpsError(statuses.RESOURCE_LIMITATION, "the worklist is shutting down")
         self._state.workitems.check()
-        if self._state.writer.is_stuck or len(self._running) >= self.at_once:
+        if self._state.writer.is_stuck or len(self._running) >= self.maximum_running:
             raise UpsError(statuses.RESOURCE_LIMITATION, "Orthanc's store does not answer; try again later")
         ending = self.patience.begin()
         task = self._in_background(self._carry_out(self._spelled(command), ending))
@@ -114,8 +114,9 @@ class Worklist:
         return task.result()
 
     async def _carry_out(self, command: Command, ending: asyncio.Future[bool]) -> Outcome:
-        """Carry out a command, and set ``ending`` as its last step: a callback of the task would run a turn of the loop
-        later.
+        """Carry out a command, and set ``ending`` as the last step.
+
+        A callback of the task would run one turn of the loop later.
         """
         name = SERVICE_OF[type(command)].value.replace(" ", "_")
         try:
@@ -133,8 +134,8 @@ class Worklist:
             raise UpsError(statuses.RESOURCE_LIMITATION, f"Orthanc cannot store it now: {error}") from error
         else:
             self._state.counters[f"accepted_{name}"] += 1
-            for tell in self.observers:
-                tell(command, outcome)
+            for notify in self.observers:
+                notify(command, outcome)
             return outcome
         finally:
             if not ending.done():
@@ -169,9 +170,9 @@ class Worklist:
             task.exception()  # so that asyncio does not log it: the caller has it, or was cancelled
 
     async def close(self, within: float) -> None:
-        """Take no more commands, and wait at most ``within`` seconds for the running ones to end.
+        """Accept no more commands, and wait at most ``within`` seconds for the running ones to end.
 
-        They are not cancelled, because nobody would know whether their writes arrived.
+        They are not cancelled, because it would be unknown whether their writes arrived.
         """
         self._closed = True
         if self._running:
@@ -197,8 +198,8 @@ class Worklist:
                     workitems.adopt(uid, conflict.entry)
                     adopted = workitems.get(uid)
                     if adopted is not None:
-                        self._commits.use_no_number_of(adopted.workitem)
-            raise kept_changing(keys.workitem(uid))
+                        self._commits.adopt(adopted.workitem)
+            raise conflicts_refusal(keys.workitem(uid))
 
     def _circumstances(self, command: Decidable, workitem: Workitem | None) -> Circumstances:
         """What the rules for this command need to know besides the workitem."""
@@ -226,12 +227,12 @@ class Worklist:
             return replace(
                 circumstances,
                 lock_holders=state.subscriptions.lock_holders(workitem),
-                is_undelivered=self._commits.waits(workitem),
+                is_undelivered=self._commits.has_undelivered(workitem),
             )
         return circumstances
 
     def _inherited(self, command: Decidable) -> tuple[tuple[str, Subscription], ...]:
-        """The subscribers of the workitems that a new one replaces, unless a global subscription covers it anyway."""
+        """The subscribers of the workitems that a new one replaces, unless their global subscription covers it."""
         if not isinstance(command, Create) or not self._state.settings.inherit_subscribers:
             return ()
         subscriptions = self._state.subscriptions
@@ -291,30 +292,27 @@ class Worklist:
     async def _on_subscription(self, command: Subscribe | Unsubscribe | Suspend) -> Outcome:
         # An AE that subscribed before titles were checked may still unsubscribe.
         if not self._state.titles.is_in_use(command.receiving_ae):
-            _check_ae(command.receiving_ae)
+            _check_ae_title(command.receiving_ae)
         is_global = command.uid in tags.WELL_KNOWN
         if isinstance(command, Suspend) and not is_global:
             raise UpsError(statuses.WRONG_ACTION, "only a global subscription can be suspended")
         if isinstance(command, Subscribe):
-            await self._check_known(command)
+            await self._check_receiving_ae(command)
             command = replace(command, receiving_ae=self._state.titles.use(command.receiving_ae))
         if is_global or isinstance(command, Suspend):
-            outcome = await self._globally(command)
+            async with self._state.locks.everything():
+                outcome = await self._global_acts.carry_out(command, self._state.now().timestamp())
         else:
             outcome = await self._on_workitem(command)
         # An AE that is no longer known may still unsubscribe.
         if outcome.status is statuses.NO_SUCH_SUBSCRIPTION:
-            await self._check_known(command)
+            await self._check_receiving_ae(command)
         return outcome
 
-    async def _check_known(self, command: Subscribe | Unsubscribe | Suspend) -> None:
+    async def _check_receiving_ae(self, command: Subscribe | Unsubscribe | Suspend) -> None:
         if not await self._receiving_aes.is_known(command.receiving_ae, command.requester):
             detail = f"Receiving AE {command.receiving_ae} is not in DicomModalities"
             raise UpsError(statuses.UNKNOWN_RECEIVING_AE, detail, tags.RECEIVING_AE)
-
-    async def _globally(self, command: Subscribe | Unsubscribe | Suspend) -> Outcome:
-        async with self._state.locks.everything():
-            return await self._global_acts.carry_out(command, self._state.now().timestamp())
 
     # --- queries ---
 
@@ -361,7 +359,7 @@ def _page(matches: tuple[T, ...], total: int, paging: Paging) -> Page[T]:
     return Page(matches, total, max(0, total - paging.offset - len(matches)))
 
 
-def _check_ae(receiving_ae: str) -> None:
+def _check_ae_title(receiving_ae: str) -> None:
     try:
         valid_ae_title(receiving_ae)
     except InvalidAeTitle as error:
@@ -370,7 +368,7 @@ def _check_ae(receiving_ae: str) -> None:
 
 
 class Patience:
-    """Waits with a time limit. It is the same for all waits, so that a single timer suffices. Lives on one loop.
+    """Waits with a time limit, which is the same for all, so that a single timer suffices. Lives on one loop.
 
     Attributes:
         seconds: the limit.
@@ -389,16 +387,16 @@ class Patience:
             self._waiting.popleft()
         self._waiting.append((loop.time() + self.seconds, ending))
         if self._timer is None:
-            self._timer = loop.call_later(self.seconds, self._look)
+            self._timer = loop.call_later(self.seconds, self._end_overdue)
         return ending
 
-    def _look(self) -> None:
-        """End the waits whose time is over. The first in the queue is always the next to end."""
+    def _end_overdue(self) -> None:
+        """End the waits whose time is up. The first in the queue is always the next to end."""
         loop, self._timer = asyncio.get_running_loop(), None
         while self._waiting:
             until, ending = self._waiting[0]
             if not ending.done() and until > loop.time():
-                self._timer = loop.call_at(until, self._look)
+                self._timer = loop.call_at(until, self._end_overdue)
                 return
             self._waiting.popleft()
             if not ending.done():

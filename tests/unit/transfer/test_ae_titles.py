@@ -34,7 +34,7 @@ async def test_subscriptions_locks_and_waiting_events_are_those_of_one_subscribe
     if occupied:
         await desk.create(9)
     await imported(desk, lines)
-    assert desk.service.subscriptions.all_known() == {"Sub4"}
+    assert desk.service.subscriptions.aes() == {"Sub4"}
     assert desk.subscription("Sub4") is LOCK
     await desk.pass_by(60)
     sequences = [event.sequence for event in desk.events_for("Sub4") if event.uid == uid(1)]
@@ -54,4 +54,4 @@ async def test_importing_such_an_export_twice_changes_nothing() -> None:
     before = desk.service.subscriptions.log("Sub4").acts
     await imported(desk, lines)
     assert desk.service.subscriptions.log("Sub4").acts == before
-    assert desk.service.subscriptions.all_known() == {"Sub4"}
+    assert desk.service.subscriptions.aes() == {"Sub4"}

@@ -57,7 +57,7 @@ async def test_two_spellings_become_that_of_dicom_modalities_everywhere_in_the_s
     assert titles_in(desk.entries.documents()) == {"SUB4", "sub4"}
     await upgraded(desk, "Sub4")
     assert titles_in(desk.entries.documents()) == {"Sub4"}
-    assert desk.service.subscriptions.all_known() == {"Sub4"}
+    assert desk.service.subscriptions.aes() == {"Sub4"}
     await desk.create(2)
     assert desk.heard("Sub4")[-1] == "2: SCHEDULED"
     assert len(desk.events_for("Sub4")) == 1
@@ -69,9 +69,9 @@ async def test_an_ae_without_an_address_keeps_the_spelling_that_it_used_first() 
     await desk.subscribe("sub4")
     await desk.subscribe("SUB4")
     await upgraded(desk)
-    assert desk.service.subscriptions.all_known() == {"sub4"}
+    assert desk.service.subscriptions.aes() == {"sub4"}
     await desk.subscribe("SUB4")
-    assert desk.service.subscriptions.all_known() == {"sub4"}
+    assert desk.service.subscriptions.aes() == {"sub4"}
 
 
 @on_loop

@@ -28,7 +28,7 @@ async def test_two_spellings_are_one_subscriber_and_each_event_is_told_once() ->
     for spelling in ("SUB4", "sub4", "Sub4"):
         await desk.do(subscribe(spelling))
     await desk.create()
-    assert desk.service.subscriptions.all_known() == {"SUB4"}
+    assert desk.service.subscriptions.aes() == {"SUB4"}
     assert desk.heard("SUB4") == ["1: SCHEDULED"]
     assert len(desk.events_for("SUB4")) == 1
 

@@ -213,7 +213,7 @@ async def test_what_cannot_be_made_good_is_named(tmp_path: Path, caplog: pytest.
     (tmp_path / "p.sqlite").unlink()
     desk.entries.lose()
     await desk.start()
-    assert "Workitems that stood on what was deleted are lost" in caplog.text
+    assert "The workitems in what was deleted are lost" in caplog.text
 
 
 @on_loop

@@ -203,7 +203,7 @@ async def test_while_the_store_is_silent_others_are_refused_clearly_and_at_once(
 @on_loop
 async def test_the_number_of_commands_on_their_way_is_bounded() -> None:
     desk = await prepared()
-    desk.service.worklist.at_once = 3
+    desk.service.worklist.maximum_running = 3
     desk.entries.before[""] = asyncio.Event()
     waiting = [
         asyncio.ensure_future(desk.service.worklist.execute(Create(SCHEDULER, uid(n), minimal())))
