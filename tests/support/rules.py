@@ -10,13 +10,13 @@ from typing import Any, cast
 from orthanc_ups.core.dataset import DataSet
 from orthanc_ups.core.workitem import Workitem
 from orthanc_ups.rules.archive import Archive, Change, ChangesPage, SeriesFacts, reference
-from orthanc_ups.rules.automation import ServiceDesk
 from orthanc_ups.rules.causes import Cause, When
 from orthanc_ups.rules.definitions import read_rules
 from orthanc_ups.rules.effects import Effects
 from orthanc_ups.rules.engine import Engine
 from orthanc_ups.rules.follower import Follower
 from orthanc_ups.rules.memory import NOTE, Memory
+from orthanc_ups.rules.worklist_access import WorklistAccess
 from orthanc_ups.store.port import StoreUnavailable
 from tests.support.service import Desk
 
@@ -131,7 +131,7 @@ class NoNotes:
         assert self._function is not None
         self._function()
 
-    def wake(self, function: Callable[[], None] | None) -> None:
+    def on_change(self, function: Callable[[], None] | None) -> None:
         self._function = function
 
     def begin_round(self) -> None:
@@ -161,14 +161,13 @@ class RulesDesk:
         """Open as at a start of Orthanc: the memory of the rules is read from the store."""
         service = self.desk.service
         self.memory = Memory()
-        table = ServiceDesk(service, self._now)
-        effects = Effects(table, self.archive, "WORKLIST")
-        self.engine = Engine(self._rules, effects, table, self.memory, service.counters)
+        worklist = WorklistAccess(service.worklist, service.workitems, lambda: service.identities, self._now)
+        effects = Effects(worklist, self.archive, "WORKLIST")
+        self.engine = Engine(self._rules, effects, worklist, self.memory, service.counters)
         self.follower = Follower(
             self.engine,
             self.archive,
-            table,
-            service.workitems,
+            worklist,
             self.memory,
             service.notes.note(NOTE),
             self.change_notes,

@@ -20,7 +20,8 @@ from ..modality.performed_step_store import PerformedSteps
 from ..orthanc.local_zone import local_zone
 from ..orthanc.loopback import Loopback
 from ..orthanc.modalities import OrthancModalities
-from ..rules.routes import RuleRoutes, RunningRules
+from ..rules.automation import Automation
+from ..rules.routes import RuleRoutes
 from ..service import UpsService
 from ..settings import OrthancSettings, Settings
 from ..transfer.routes import Transfer
@@ -134,7 +135,7 @@ def management(
     admission: Admission,
     more_alerts: Callable[[], Sequence[Alert]] = tuple,
     uploads_refused: Callable[[], int] = int,
-    rules: RunningRules | None = None,
+    rules: Automation | None = None,
     performed_steps: PerformedSteps | None = None,
     nodes: Callable[[], NodesJson] | None = None,
 ) -> tuple[ManagementApi, Activity]:

@@ -7,7 +7,7 @@ import asyncio
 import functools
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
@@ -15,17 +15,22 @@ import orjson
 
 from ..core.dataset import DataSet, element
 from ..orthanc.loopback import Loopback, Reply, refused
-from .causes import ARRIVED, IS_STABLE, STABLE, Cause, When
+from .causes import ARRIVED, IS_STABLE, Cause, When
 from .definitions import BY_DICOM
 
 _PAGE: Final = 1000
 _BATCH: Final = 100
-_REMEMBERED: Final = 2000
-_LARGE: Final = 256 * 1024
-_PLURALS: Final = {"patient": "patients", "study": "studies", "series": "series", "instance": "instances"}
-_PARENTS: Final = {"instance": "ParentSeries", "series": "ParentStudy", "study": "ParentPatient"}
-_ABOVE: Final = {"instance": "series", "series": "study", "study": "patient"}
-_BELOW: Final = {
+_CACHED_SERIES: Final = 2000
+_LARGE_BODY: Final = 256 * 1024
+PLURALS: Final = {"patient": "patients", "study": "studies", "series": "series", "instance": "instances"}
+"""Orthanc's levels, and how its REST API calls their collections."""
+
+_PARENTS: Final = {
+    "instance": ("ParentSeries", "series"),
+    "series": ("ParentStudy", "study"),
+    "study": ("ParentPatient", "patient"),
+}
+_CHILDREN: Final = {
     "patient": ("Studies", "study"),
     "study": ("Series", "series"),
     "series": ("Instances", "instance"),
@@ -37,7 +42,7 @@ _IDENTIFIER: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{8}){4}")
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A row of Orthanc's ``/changes``: ``at`` in seconds since the epoch, None if it cannot be read."""
+    """A row of Orthanc's ``/changes``; ``at`` in seconds since the epoch, None if the date cannot be parsed."""
 
     sequence: int
     kind: str
@@ -47,7 +52,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class ChangesPage:
-    """Rows after a sequence number, up to ``last``. ``done`` is true if there are no more."""
+    """Rows after a sequence number, up to ``last``; ``done`` is true if there are no more."""
 
     rows: tuple[Change, ...]
     last: int
@@ -56,11 +61,11 @@ class ChangesPage:
 
 @dataclass(frozen=True, slots=True)
 class SeriesFacts:
-    """What does not change while a series lasts.
+    """Orthanc's identifiers of a series, its study and its patient, with the attributes of an instance.
 
     Attributes:
-        identifier: Orthanc's, with those of its study and patient.
-        content: attributes of one of its instances, in keyword form; ``instance`` is that one.
+        instance: Orthanc's identifier of that instance.
+        content: its attributes in keyword form.
     """
 
     identifier: str
@@ -71,7 +76,7 @@ class SeriesFacts:
 
 
 class ArchivedInstance(NamedTuple):
-    """What a reference needs of an instance. ``series`` is Orthanc's identifier. Sorts by Instance Number."""
+    """An instance as a reference names it. ``series`` is Orthanc's identifier. Within a series, sorts by number."""
 
     series: str
     number: int
@@ -80,7 +85,7 @@ class ArchivedInstance(NamedTuple):
 
     @classmethod
     def of(cls, series: str, content: Mapping[str, Any]) -> ArchivedInstance:
-        """Build it from attributes by keyword."""
+        """Read the attributes of an instance, by keyword."""
         return cls(
             series,
             _number(content.get("InstanceNumber")),
@@ -90,10 +95,13 @@ class ArchivedInstance(NamedTuple):
 
 
 class Archive:
-    """Reads Orthanc. Every method may raise StoreUnavailable, and returns None for a resource that does not exist."""
+    """Reads resources in Orthanc. Every method that does may raise StoreUnavailable.
+
+    A resource that does not exist is None, or is left out.
+    """
 
     def __init__(self, loopback: Loopback, own_ae: str, now: Callable[[], datetime]) -> None:
-        """``own_ae`` is the AE title from which images are retrieved; ``now`` in the zone of the server."""
+        """``own_ae`` is the AE title from which images are retrieved; ``now`` is in the server's time zone."""
         self._loopback = loopback
         self._now = now
         self._series: dict[str, SeriesFacts] = {}
@@ -124,38 +132,32 @@ class Archive:
 
     async def resource(self, level: str, identifier: str) -> Mapping[str, Any] | None:
         """Orthanc's JSON description of a resource."""
-        content = await self._get(f"/{_PLURALS[level]}/{identifier}")
+        content = await self._get(f"/{PLURALS[level]}/{identifier}")
         return content if isinstance(content, Mapping) else None
 
     async def series_of(self, instances: Sequence[str]) -> dict[str, str]:
         """The series of each instance that still exists, by instance."""
-        parents: dict[str, str] = {}
-        for begin in range(0, len(instances), _BATCH):
-            question = {
-                "Resources": list(instances[begin : begin + _BATCH]),
-                "Level": "Instance",
-                "Metadata": False,
-            }
-            for row in await self._post("/tools/bulk-content", question):
-                parents[str(row["ID"])] = str(row["ParentSeries"])
-        return parents
+        return {
+            str(row["ID"]): str(row["ParentSeries"])
+            async for row in self._bulk_content("instance", instances, metadata=False)
+        }
 
     async def existing(self, level: str, identifiers: Sequence[str]) -> set[str]:
         """The identifiers of those resources that exist."""
-        there: set[str] = set()
-        for begin in range(0, len(identifiers), _BATCH):
-            question = {
-                "Resources": list(identifiers[begin : begin + _BATCH]),
-                "Level": level.capitalize(),
-                "Metadata": False,
-            }
-            there.update(str(row["ID"]) for row in await self._post("/tools/bulk-content", question))
-        return there
+        return {str(row["ID"]) async for row in self._bulk_content(level, identifiers, metadata=False)}
+
+    async def ancestor(self, level: str, identifier: str, upper: str) -> str:
+        """Orthanc's identifier of the resource on a higher level that contains a resource; empty if none does."""
+        while level != upper and identifier:
+            resource = await self.resource(level, identifier) or {}
+            parent, level = _PARENTS[level]
+            identifier = str(resource.get(parent, ""))
+        return identifier
 
     async def series_facts(self, identifier: str, instance: str = "") -> SeriesFacts | None:
-        """A series with attributes of one of its instances; remembered for a while.
+        """A series with the attributes of one of its instances, from a cache of recent series.
 
-        ``instance``: one of them, if the caller knows any: Orthanc's list of a long series is long.
+        ``instance``: an instance of the series, if the caller knows one; this saves listing all of them.
         """
         if identifier in self._series:
             return self._series[identifier]
@@ -172,19 +174,19 @@ class Archive:
         facts = SeriesFacts(
             identifier, str(study["ID"]), str(study.get("ParentPatient", "")), instance, content
         )
-        if len(self._series) >= _REMEMBERED:
+        if len(self._series) >= _CACHED_SERIES:
             del self._series[next(iter(self._series))]
         self._series[identifier] = facts
         return facts
 
     def stored(self, instance: str, series: str) -> None:
-        """Forget the attributes of a series if they are those of this instance, which was stored again."""
+        """An instance was stored, perhaps again: attributes that were read from it are out of date."""
         facts = self._series.get(series)
         if facts is not None and facts.instance == instance:
             self.forget_series(series)
 
     def forget_series(self, identifier: str) -> None:
-        """Read the attributes of a series anew next time."""
+        """Read the attributes of a series again next time."""
         self._series.pop(identifier, None)
 
     async def lookup(self, uid: str) -> Mapping[str, str]:
@@ -194,31 +196,31 @@ class Archive:
         return {str(row["Type"]).lower(): str(row["ID"]) for row in matches}
 
     async def all(self, level: str) -> AsyncIterator[str]:
-        """Orthanc's identifiers of every resource of a level."""
+        """Orthanc's identifiers of all resources of a level."""
         since = 0
-        while page := await self._get(f"/{_PLURALS[level]}?since={since}&limit={_BATCH}"):
+        while page := await self._get(f"/{PLURALS[level]}?since={since}&limit={_BATCH}"):
             for identifier in page:
                 yield str(identifier)
             since += len(page)
 
     async def below(self, level: str, identifier: str, lower: str) -> list[str]:
-        """Orthanc's identifiers of the children of a resource on a lower level; its own for the same level."""
+        """Orthanc's identifiers of what a resource contains on a lower level; its own for the same level."""
         if level == lower:
             return [identifier]
-        path = f"/{_PLURALS[level]}/{identifier}/{_PLURALS[lower]}?expand=false"
+        path = f"/{PLURALS[level]}/{identifier}/{PLURALS[lower]}?expand=false"
         return [str(row["ID"] if isinstance(row, Mapping) else row) for row in await self._get(path) or ()]
 
     async def count(self, level: str) -> int:
         """The number of resources of a level."""
-        name = f"Count{_PLURALS[level].capitalize()}"
+        name = f"Count{PLURALS[level].capitalize()}"
         return int((await self._get("/statistics") or {}).get(name, 0))
 
     # --- causes ---
 
     async def cause(self, when: When, identifier: str, *, labels: bool = True) -> Cause | None:
-        """The cause that a resource is: its attributes, sender and labels. None if it no longer exists.
+        """A resource as a cause, with its attributes, sender and labels. None if it no longer exists.
 
-        ``labels``: False if nobody asks for them, which saves some questions.
+        ``labels``: False if no rule has a condition on labels, which saves requests.
         """
         if when.level == "series":
             facts = await self.series_facts(identifier)
@@ -231,13 +233,13 @@ class Archive:
             self.forget_series(identifier)
             return None
         metadata = metadata if isinstance(metadata, Mapping) else {}
-        happened = ARRIVED if when is When.STORED_INSTANCE else IS_STABLE
-        name = _UIDS.get(when.level)
-        uid = f" {content.get(name, '')}" if name else ""
+        event = ARRIVED if when is When.STORED_INSTANCE else IS_STABLE
+        keyword = _UIDS.get(when.level)
+        uid = f" {content.get(keyword, '')}" if keyword else ""
         return Cause(
             when,
             f"{when.level}/{identifier}",
-            f"{when.level}{uid} {happened}",
+            f"{when.level}{uid} {event}",
             content,
             self._now(),
             identifier,
@@ -247,21 +249,20 @@ class Archive:
         )
 
     async def _labels(self, level: str, identifier: str) -> tuple[str, ...]:
-        """The labels of a resource and of its parents."""
+        """The labels of a resource and of all that contain it."""
         labels: dict[str, None] = {}
-        at: str | None = level
-        while at is not None:
-            resource = await self.resource(at, identifier) or {}
+        while identifier:
+            resource = await self.resource(level, identifier) or {}
             labels.update(dict.fromkeys(map(str, resource.get("Labels", ()))))
-            identifier = str(resource.get(_PARENTS.get(at, ""), ""))
-            at = _ABOVE.get(at) if identifier else None
+            parent, level = _PARENTS.get(level, ("", ""))
+            identifier = str(resource.get(parent, ""))
         return tuple(labels)
 
     async def _representative(self, level: str, identifier: str) -> str | None:
         """The first instance of a resource."""
         while level != "instance":
             resource = await self.resource(level, identifier) or {}
-            children, level = _BELOW[level]
+            children, level = _CHILDREN[level]
             identifiers = resource.get(children) or ()
             if not identifiers:
                 return None
@@ -269,9 +270,9 @@ class Archive:
         return identifier
 
     async def _tags(self, instance: str) -> Mapping[str, Any] | None:
-        """All attributes of an instance in keyword form; long values may be cut or absent."""
+        """The attributes of an instance in keyword form; Orthanc may truncate or omit long values."""
         reply = await self._loopback.request("GET", f"/instances/{instance}/simplified-tags")
-        if reply.status == 200 and len(reply.body) > _LARGE:
+        if reply.status == 200 and len(reply.body) > _LARGE_BODY:
             content = await asyncio.to_thread(orjson.loads, reply.body)
         else:
             content = _checked(reply, "read an instance")
@@ -280,9 +281,9 @@ class Archive:
     # --- references (PS3.4 Table CC.2.5-3, Referenced Instances and Access) ---
 
     async def references(self, level: str, identifier: str, retrieve: str) -> list[DataSet]:
-        """Items of Input or Output Information Sequence for a resource: one per series.
+        """Items of Input or Output Information Sequence that reference a resource, one per series.
 
-        ``retrieve``: ``DICOM`` for retrieval from our own AE title, or the base URL of a DICOMweb service.
+        ``retrieve``: ``DICOM`` for retrieval from ``own_ae``, or the base URL of a DICOMweb service.
         """
         by_series: dict[str, list[ArchivedInstance]] = {}
         for instance in await self._instances(level, identifier):
@@ -303,54 +304,48 @@ class Archive:
         return sorted(items, key=lambda item: str(item["0020000E"]["Value"]))
 
     async def series(self, uid: str) -> list[DataSet]:
-        """An item that references the instances of a series, by Series Instance UID; empty if it does not exist."""
+        """The item that references the instances of a series, by Series Instance UID; empty if it does not exist."""
         identifier = (await self.lookup(uid)).get("series")
         return await self.references("series", identifier, BY_DICOM) if identifier else []
 
     async def _instances(self, level: str, identifier: str) -> Sequence[ArchivedInstance]:
-        """The instances of a resource."""
         if level == "instance":
-            return await self._expanded([identifier])
+            return await self._described([identifier])
         instances: list[ArchivedInstance] = []
         for series in await self.below(level, identifier, "series"):
-            instances += await self._found_instances(series) or await self._listed_instances(series)
+            instances += await self._query_instances(series) or await self._list_instances(series)
         return instances
 
-    async def _found_instances(self, series: str) -> Sequence[ArchivedInstance]:
-        """The instances of a series by one request (Orthanc 1.12.5 and later); empty if Orthanc cannot do this.
+    async def _query_instances(self, series: str) -> Sequence[ArchivedInstance]:
+        """The instances of a series by one request; empty if this Orthanc cannot do this (before 1.12.5).
 
-        Three tags are asked for by name, as Orthanc takes half as long to answer them as all tags and metadata.
+        Only three tags are requested: Orthanc needs twice as long for all tags and metadata.
         """
         if not self._can_find:
             return ()
-        question = {
+        query = {
             "Level": "Instance",
             "Query": {},
             "ParentSeries": series,
             "RequestedTags": ["SOPInstanceUID", "SOPClassUID", "InstanceNumber"],
             "ResponseContent": ["RequestedTags", "Parent"],
         }
-        rows = await self._post("/tools/find", question)
+        rows = await self._post("/tools/find", query)
         self._can_find = all(_is_row(row, series) for row in rows)
         if not self._can_find:
             return ()
         return [ArchivedInstance.of(series, row["RequestedTags"]) for row in rows]
 
-    async def _listed_instances(self, series: str) -> Sequence[ArchivedInstance]:
-        instances: list[ArchivedInstance] = []
-        identifiers = await self.below("series", series, "instance")
-        for begin in range(0, len(identifiers), _BATCH):
-            instances += await self._expanded(identifiers[begin : begin + _BATCH])
-        return instances
+    async def _list_instances(self, series: str) -> Sequence[ArchivedInstance]:
+        return await self._described(await self.below("series", series, "instance"))
 
-    async def _expanded(self, identifiers: Sequence[str]) -> Sequence[ArchivedInstance]:
-        question = {"Resources": list(identifiers), "Level": "Instance", "Metadata": True}
+    async def _described(self, identifiers: Sequence[str]) -> Sequence[ArchivedInstance]:
         return [
             ArchivedInstance.of(
                 str(row["ParentSeries"]),
                 {**row["MainDicomTags"], "SOPClassUID": row.get("Metadata", {}).get("SopClassUid", "")},
             )
-            for row in await self._post("/tools/bulk-content", question)
+            async for row in self._bulk_content("instance", identifiers, metadata=True)
         ]
 
     async def missing_instances(self, uids: Iterable[str]) -> list[str]:
@@ -359,17 +354,30 @@ class Archive:
         missing: list[str] = []
         for begin in range(0, len(distinct), _BATCH):
             batch = distinct[begin : begin + _BATCH]
-            question = {
+            query = {
                 "Level": "Instance",
                 "Expand": True,
                 "Query": {"SOPInstanceUID": "\\".join(batch)},
             }
-            matches = await self._post("/tools/find", question)
-            there = {str(row["MainDicomTags"]["SOPInstanceUID"]) for row in matches}
-            missing += [uid for uid in batch if uid not in there]
+            matches = await self._post("/tools/find", query)
+            present = {str(row["MainDicomTags"]["SOPInstanceUID"]) for row in matches}
+            missing += [uid for uid in batch if uid not in present]
         return missing
 
     # --- requests ---
+
+    async def _bulk_content(
+        self, level: str, identifiers: Sequence[str], *, metadata: bool
+    ) -> AsyncIterator[Mapping[str, Any]]:
+        """Orthanc's descriptions of those resources that exist."""
+        for begin in range(0, len(identifiers), _BATCH):
+            query = {
+                "Resources": list(identifiers[begin : begin + _BATCH]),
+                "Level": level.capitalize(),
+                "Metadata": metadata,
+            }
+            for row in await self._post("/tools/bulk-content", query):
+                yield row
 
     async def _get(self, path: str) -> Any:
         return _checked(await self._loopback.request("GET", path), f"read {path.partition('?')[0]}")
@@ -378,13 +386,13 @@ class Archive:
         reply = await self._loopback.request(
             "POST", path, orjson.dumps(content), {"Content-Type": "application/json"}
         )
-        return _checked(reply, f"ask {path}") or ()
+        return _checked(reply, f"query {path}") or ()
 
 
 def reference(
     study: str, series: str, instances: Sequence[tuple[str, str]], retrieve: str, own_ae: str
 ) -> DataSet:
-    """An item that references instances (SOP Class and Instance UID) of a series, with the way to retrieve them."""
+    """An item that references instances (SOP Class and Instance UID) of a series, and says how to retrieve them."""
     item: DataSet = {
         "00081199": element(
             "SQ",
@@ -406,30 +414,20 @@ def reference(
 
 
 def _is_row(row: object, series: str) -> bool:
-    """True for an instance of a series with the tags that were asked for."""
+    """True for an instance of a series with the requested tags."""
     return isinstance(row, Mapping) and row.get("ParentSeries") == series and "RequestedTags" in row
 
 
 def is_identifier(text: str) -> bool:
-    """True for an identifier of a resource in Orthanc."""
+    """True if a text has the form of Orthanc's identifiers."""
     return _IDENTIFIER.fullmatch(text) is not None
 
 
-def stored_earlier(cause: Cause, at: datetime) -> Cause:
-    """The same cause with another time."""
-    return replace(cause, at=at)
-
-
-def stable(level: str) -> When:
-    """The kind of cause of a stable resource of a level."""
-    return STABLE[level]
-
-
-def _checked(reply: Reply, what: str) -> Any:
+def _checked(reply: Reply, purpose: str) -> Any:
     if reply.status == 404:
         return None
     if reply.status != 200:
-        raise refused(reply, f"cannot {what}")
+        raise refused(reply, f"cannot {purpose}")
     return reply.json()
 
 
@@ -440,7 +438,7 @@ def _number(text: object) -> int:
         return 0
 
 
-@functools.lru_cache(maxsize=16)  # many changes have the same
+@functools.lru_cache(maxsize=16)  # many changes have the same date
 def _seconds(date: str) -> float | None:
     """A date of ``/changes`` (``20261127T010834``, in UTC) as seconds since the epoch."""
     parsed = _DATE.match(date)

@@ -1,23 +1,18 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""All parts of the rules as one object, which is opened and closed with the worklist."""
+"""The rules of a site as one object, which is opened and closed with the worklist."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Final, TypedDict
 
-from ..core import tags
 from ..core.commands import Command
-from ..core.dataset import text
-from ..core.matching import Query
 from ..core.outcome import Outcome
 from ..core.statuses import UpsError
-from ..core.workitem import Workitem
 from ..orthanc.loopback import Loopback
 from ..service import UpsService
 from ..store.port import StoreUnavailable
@@ -27,47 +22,31 @@ from .causes import Cause, When
 from .definitions import SiteRule
 from .effects import Effects
 from .engine import Engine
-from .follower import ChangeNotes, EndedWorkitems, Follower, end_of
+from .follower import ChangeNotes, Follower, end_of
 from .memory import NOTE, Memory
+from .worklist_access import WorklistAccess
 
 _log = logging.getLogger("orthanc_ups.rules")
 _CAUSES_PER_TEST: Final = 200
 
 
-class ServiceDesk:
-    """The worklist as rules use it (``effects.Desk``)."""
+class TestedCause(TypedDict):
+    """What a rule would do for one cause, or why it would not fire."""
 
-    def __init__(self, service: UpsService, now: Callable[[], datetime]) -> None:
-        self._service = service
-        self.now = now
+    cause: str
+    fires: bool
+    why_not: list[str]
+    would: list[str]
 
-    async def execute(self, command: Command) -> Outcome:
-        """Carry out a command. Raises UpsError."""
-        return await self._service.worklist.execute(command)
 
-    def workitem(self, uid: str) -> Workitem | None:
-        """A workitem, None if there is none. Raises UpsError (0213) while nothing can be read."""
-        stored = self._service.workitems.get(uid)
-        return stored.workitem if stored is not None else None
+class TestedRule(TypedDict):
+    """What a rule would do. ``why_not`` says so if there is no cause for it at all."""
 
-    def is_gone(self, uid: str) -> bool:
-        """True if it was purged, and that is still remembered."""
-        return self._service.workitems.is_gone(uid)
-
-    async def matching(self, query: Query, limit: int) -> Sequence[Workitem]:
-        """Workitems that match a query."""
-        data_sets, _ = await self._service.workitems.search(query, 0, limit)
-        workitems = (self.workitem(text(data_set, tags.SOP_INSTANCE_UID)) for data_set in data_sets)
-        return [workitem for workitem in workitems if workitem is not None]
-
-    def new_uid(self) -> str:
-        """A new UID (PS3.5 §B.2)."""
-        return f"2.25.{uuid.uuid4().int}"
-
-    @property
-    def identities(self) -> Sequence[str]:
-        """That of this worklist, which tells it from any other; then those of worklists that it was imported from."""
-        return self._service.identities
+    name: str
+    when: str
+    fires: bool
+    causes: list[TestedCause]
+    why_not: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +54,12 @@ class Environment:
     """Properties of the Orthanc in which the rules run.
 
     Attributes:
-        archive_ae: AE title from which images are retrieved; ``own_ae`` that of the worklist.
-        stable_age: seconds.
-        is_own: whether an Orthanc identifier is of what the worklist stores.
-        now: aware, in the zone of the server.
+        own_ae: AE title of the worklist.
+        archive_ae: AE title from which images are retrieved.
+        stable_age: Orthanc's ``StableAge``, in seconds.
+        shares_database: whether several Orthancs share the database.
+        is_own: whether an identifier of Orthanc is that of a resource in which the worklist is stored.
+        now: returns the current time, aware, in the server's time zone.
     """
 
     own_ae: str
@@ -104,15 +85,18 @@ class Automation:
         self.memory = Memory()
         self._service = service
         self._environment = environment
-        self._desk = ServiceDesk(service, environment.now)
+        self._worklist = WorklistAccess(
+            service.worklist, service.workitems, lambda: service.identities, environment.now
+        )
         self._archive = Archive(loopback, environment.archive_ae, environment.now)
-        self._effects = Effects(self._desk, self._archive, environment.own_ae, strict=service.settings.strict)
-        self._engine = Engine(rules, self._effects, self._desk, self.memory, service.counters)
+        self._effects = Effects(
+            self._worklist, self._archive, environment.own_ae, strict=service.settings.strict
+        )
+        self._engine = Engine(rules, self._effects, self._worklist, self.memory, service.counters)
         self._follower = Follower(
             self._engine,
             self._archive,
-            self._desk,
-            service.workitems,
+            self._worklist,
             self.memory,
             service.notes.note(NOTE),
             change_notes,
@@ -124,10 +108,10 @@ class Automation:
         self._backfills: dict[str, Backfill] = {}
         self._task: asyncio.Task[None] | None = None
 
-    # --- life ---
+    # --- opening and closing ---
 
     async def open(self) -> None:
-        """Read the stored state. Raises StoreUnavailable; it may then be called again."""
+        """Read the stored state. May raise StoreUnavailable, after which it can be called again."""
         await self._follower.open()
 
     def start(self) -> None:
@@ -140,7 +124,7 @@ class Automation:
             try:
                 await self._follower.run()
             except Exception:
-                _log.exception("Rules failed: internal error; they go on")
+                _log.exception("Internal error in the rules; continuing")
             await self._service.clock.sleep(1.0)
 
     def _accepted(self, command: Command, outcome: Outcome) -> None:
@@ -159,30 +143,26 @@ class Automation:
         try:
             await self._follower.close()
         except (StoreUnavailable, UpsError) as error:
-            _log.warning(
-                "Rules could not store how far they are (%s); they will repeat their last steps", error
-            )
-
-    # --- figures ---
+            _log.warning("Cannot store how far the rules are (%s); they will repeat their last steps", error)
 
     @property
     def waiting(self) -> int:
         """The number of series, studies and patients that are not stable yet."""
         return len(self.memory.unstable)
 
-    # --- what operators ask ---
-
     def rule(self, name: str) -> SiteRule | None:
         """A rule by its name."""
         return next((rule for rule in self.rules if rule.name == name), None)
 
-    async def test(self, causes: Mapping[When, Sequence[Cause]]) -> list[dict[str, Any]]:
+    # --- tests of rules ---
+
+    async def test(self, causes: Mapping[When, Sequence[Cause]]) -> list[TestedRule]:
         """What each rule would do for some causes, or why it would not fire."""
         return [await self._tested(rule, causes) for rule in self.rules]
 
     def end_of(self, uid: str) -> Mapping[When, Sequence[Cause]]:
-        """The end of a workitem. Raises LookupError if there is none."""
-        workitem = self._desk.workitem(uid)
+        """The end of a workitem as a cause. Raises LookupError if it has not ended or does not exist."""
+        workitem = self._worklist.workitem(uid)
         if workitem is None:
             raise LookupError(f'there is no workitem "{uid[:64]}"')
         if not workitem.state.is_final:
@@ -191,7 +171,7 @@ class Automation:
         return {end.when: [end]}
 
     async def locate(self, identifier: str) -> tuple[str, str] | None:
-        """Level and Orthanc identifier of a resource, by DICOM UID or by that identifier."""
+        """Level and Orthanc identifier of a resource, by DICOM UID or Orthanc identifier. None if it does not exist."""
         levels = ("study", "series", "instance", "patient")
         by_uid = await self._archive.lookup(identifier)
         for level in levels:
@@ -203,7 +183,7 @@ class Automation:
         return None
 
     async def causes_in(self, level: str, identifier: str) -> Mapping[When, Sequence[Cause]]:
-        """The causes that a resource contains, by kind; at most ``_CAUSES_PER_TEST`` of each."""
+        """The causes that a resource contains, by kind; at most 200 of each kind."""
         causes: dict[When, list[Cause]] = {}
         kinds = {rule.when for rule in self.rules}
         order = ("patient", "study", "series", "instance")
@@ -217,13 +197,13 @@ class Automation:
                 causes[when] = [cause for cause in read if cause is not None]
         return causes
 
-    async def _tested(self, rule: SiteRule, causes: Mapping[When, Sequence[Cause]]) -> dict[str, Any]:
-        rows = []
+    async def _tested(self, rule: SiteRule, causes: Mapping[When, Sequence[Cause]]) -> TestedRule:
+        rows: list[TestedCause] = []
         for cause in causes.get(rule.when, ()):
             objections = self._engine.objections(rule, cause)
             rows.append(
                 {
-                    "cause": cause.words,
+                    "cause": cause.description,
                     "fires": not objections and rule.enabled,
                     "why_not": objections if rule.enabled else ["the rule is not enabled", *objections],
                     "would": [] if objections else await self._effects.preview(rule, cause),
@@ -246,14 +226,10 @@ class Automation:
 
     def begin_backfill(self, rule: SiteRule) -> Backfill:
         """Start a backfill of a rule, or return the one that is running."""
-        present = self._backfills.get(rule.name)
-        if present is not None and present.is_running:
-            return present
-        backfill = Backfill(rule, self._engine, self._archive, self._ended, self._environment)
+        running = self._backfills.get(rule.name)
+        if running is not None and running.is_running:
+            return running
+        backfill = Backfill(rule, self._engine, self._archive, self._worklist, self._environment.is_own)
         backfill.begin()
         self._backfills[rule.name] = backfill
         return backfill
-
-    @property
-    def _ended(self) -> EndedWorkitems:
-        return self._service.workitems

@@ -7,8 +7,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
-from datetime import datetime
-from typing import Final, Protocol
+from typing import Final
 
 from ..core.states import State
 from ..core.statuses import UpsError
@@ -17,34 +16,22 @@ from .archive import Archive
 from .causes import Cause, When
 from .definitions import SiteRule
 from .engine import Engine
-from .follower import EndedWorkitems, end_of
+from .follower import end_of
+from .worklist_access import WorklistAccess
 
 _log = logging.getLogger("orthanc_ups.rules")
-_REST: Final = 1.0
+_LONGEST_REST: Final = 1.0
 _PAUSE: Final = 2.0
 _PAGE: Final = 200
-
-
-class Surroundings(Protocol):
-    """The part of ``Environment`` that a backfill needs."""
-
-    @property
-    def is_own(self) -> Callable[[str], bool]:
-        """Whether an Orthanc identifier is of what the worklist stores."""
-        ...
-
-    @property
-    def now(self) -> Callable[[], datetime]:
-        """The current time, aware, in the time zone of the server."""
-        ...
 
 
 class Backfill:
     """One run of a rule over all resources. It rests half of the time, so that Orthanc can serve others.
 
     Attributes:
-        task: while it runs.
-        total: about how many causes there are; ``done``: how many were looked at, ``fired``: how many did something.
+        total: the approximate number of causes.
+        done: causes so far; ``fired``: those for which the rule did something.
+        error: why it failed or waits; empty if it does neither.
     """
 
     def __init__(
@@ -52,15 +39,14 @@ class Backfill:
         rule: SiteRule,
         engine: Engine,
         archive: Archive,
-        ended: EndedWorkitems,
-        surroundings: Surroundings,
+        worklist: WorklistAccess,
+        is_own: Callable[[str], bool],
     ) -> None:
+        """``is_own``: whether an identifier of Orthanc is that of a resource in which the worklist is stored."""
         self._rule, self._engine, self._archive = rule, engine, archive
-        self._ended, self._surroundings = ended, surroundings
+        self._worklist, self._is_own = worklist, is_own
         self.task: asyncio.Task[None] | None = None
         self.total = self.done = self.fired = 0
-        self.began_at = surroundings.now().timestamp()
-        self.ended_at: float | None = None
         self.error = ""
 
     @property
@@ -79,33 +65,32 @@ class Backfill:
 
     async def _run(self) -> None:
         try:
-            await self._go_through()
+            await self._process()
         except asyncio.CancelledError:
             self.error = "stopped"
             raise
         except Exception as error:
             _log.exception('The backfill of rule "%s" failed', self._rule.name)
             self.error = f"internal error ({type(error).__name__}); see Orthanc's log"
-        finally:
-            self.ended_at = self._surroundings.now().timestamp()
 
-    async def _go_through(self) -> None:
+    async def _process(self) -> None:
         when = self._rule.when
         if when.is_of_images:
             self.total = await self._archive.count(when.level)
         async for cause in self._causes():
             began = time.monotonic()
-            self.fired += await self._patiently(cause)
+            self.fired += await self._react(cause)
             self.done += 1
-            await asyncio.sleep(min(time.monotonic() - began, _REST))
+            await asyncio.sleep(min(time.monotonic() - began, _LONGEST_REST))
         self.total = self.done
 
-    async def _patiently(self, cause: Cause) -> int:
+    async def _react(self, cause: Cause) -> int:
+        """Fire the rule. While this is not possible, try again."""
         while True:
             try:
                 fired = await self._engine.react(cause, [self._rule])
             except (StoreUnavailable, UpsError) as error:
-                self.error = f"waits: {error}"
+                self.error = f"waiting: {error}"
                 await asyncio.sleep(_PAUSE)
             else:
                 self.error = ""
@@ -114,21 +99,19 @@ class Backfill:
     async def _causes(self) -> AsyncIterator[Cause]:
         when = self._rule.when
         if when in (When.COMPLETED, When.CANCELED):
-            async for cause in self._ends(State(when.value.upper())):
-                yield cause
+            async for end in self._ends(State(when.value.upper())):
+                yield end
             return
         async for identifier in self._archive.all(when.level):
-            if self._surroundings.is_own(identifier):
-                continue
-            read = await self._archive.cause(when, identifier)
-            if read is not None:
-                yield read
+            cause = None if self._is_own(identifier) else await self._archive.cause(when, identifier)
+            if cause is not None:
+                yield cause
 
     async def _ends(self, state: State) -> AsyncIterator[Cause]:
-        after, before = (0.0, 0), self._surroundings.now().timestamp() + 1.0
-        while page := self._ended.ended(after, before, _PAGE):
+        after, before = (0.0, 0), self._worklist.now().timestamp() + 1.0
+        while page := self._worklist.ended(after, before, _PAGE):
             for workitem in page:
                 if workitem.state is state:
-                    yield end_of(workitem, self._surroundings.now().tzinfo)
+                    yield end_of(workitem, self._worklist.now().tzinfo)
             after = (page[-1].ended or 0.0, page[-1].created)
             await asyncio.sleep(0)

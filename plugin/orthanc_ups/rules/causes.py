@@ -14,7 +14,7 @@ from ..management.keyword_form import tag_of, vr_of
 
 
 class When(StrEnum):
-    """The kinds of causes. ``level`` is the kind of resource that each is about."""
+    """The kinds of causes."""
 
     STORED_INSTANCE = "StoredInstance"
     STABLE_SERIES = "StableSeries"
@@ -26,7 +26,7 @@ class When(StrEnum):
 
     @property
     def level(self) -> str:
-        """``instance``, ``series``, ``study``, ``patient`` or ``workitem``."""
+        """The kind of resource: ``instance``, ``series``, ``study``, ``patient`` or ``workitem``."""
         return _LEVELS[self]
 
     @property
@@ -53,7 +53,7 @@ STABLE: Final = {
 
 ARRIVED: Final = "arrived"
 IS_STABLE: Final = "is stable"
-"""The last words in the descriptions of causes that are about images."""
+"""How the descriptions of causes in the archive end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,20 +62,20 @@ class Cause:
 
     Attributes:
         when: its kind.
-        key: tells it from every other cause, also after a restart: ``series/<Orthanc identifier>``,
-            ``workitem/<UID>``, ``study/<Orthanc identifier> workitem/<UID>``.
-        words: what happened, for histories; without patient data.
-        content: attributes in keyword form: of an instance of it, or of the workitem.
-        at: when, in the zone of the server.
-        identifier: of the resource in Orthanc; empty for a workitem.
-        calling_ae: who sent the instance by C-STORE; ``origin``: how it came, in Orthanc's words.
-        labels: those of the resource and of all above it in Orthanc.
-        workitem: whose end it was, or whose input is gone.
+        key: identifies the cause, also after a restart: ``series/<Orthanc identifier>``, ``workitem/<UID>``,
+            ``study/<Orthanc identifier> workitem/<UID>``.
+        description: what happened, for histories; without patient data.
+        content: attributes in keyword form, of an instance of the resource or of the workitem.
+        at: when it happened, in the server's time zone.
+        identifier: Orthanc's identifier of the resource; empty for a workitem.
+        calling_ae: AE title that sent the instance by C-STORE; ``origin``: Orthanc's metadata ``Origin``.
+        labels: labels in Orthanc of the resource and of all that contain it.
+        workitem: the workitem that ended, or whose input was deleted.
     """
 
     when: When
     key: str
-    words: str
+    description: str
     content: Mapping[str, Any]
     at: datetime
     identifier: str = ""
@@ -89,7 +89,7 @@ _LONG_TEXTS: Final = frozenset({"LT", "ST", "UT", "UR"})
 
 
 def values_of(content: Mapping[str, Any], path: Sequence[str]) -> list[Any]:
-    """The values of an attribute that is nested in the items of sequences; empty values are left out."""
+    """The values of an attribute, which may be nested in items of sequences; without empty values."""
     return [value for value in _values(content, path) if value not in (None, "", [], {})]
 
 

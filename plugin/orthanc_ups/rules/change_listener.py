@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """The callback for changes in Orthanc. It wakes the follower and notes identifiers; all work is done on the loop.
 
-What it notes saves questions, and nothing more: ``/changes`` is the truth, also of what came while nobody listened.
+The notes only save requests: ``/changes`` also has what happened while the callback was not registered.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _NOTED_AT_ONCE: Final = 50_000
 
 
 class ChangeListener:
-    """Called on Orthanc's threads. The other methods are called on the loop."""
+    """An instance is called on Orthanc's threads; its methods are called on the loop."""
 
     def __init__(self, orthanc: Orthanc, soon: Callable[[Callable[[], None]], object]) -> None:
         """``soon`` runs a function on the loop, from any thread, and never raises."""
@@ -39,7 +39,7 @@ class ChangeListener:
             self._wake_follower()
         elif change == self._new_child and level == self._series:
             if len(self._series_of_instances) >= _NOTED_AT_ONCE:
-                self._series_of_instances.clear()  # of instances that were deleted at once, or nobody asks for
+                self._series_of_instances.clear()  # left over: deleted at once, or no rule is about images
             self._series_of_instances[self._last_instance] = resource
         elif change == self._deleted and level == self._study:
             self._deleted_studies.append(resource)
@@ -50,17 +50,17 @@ class ChangeListener:
             self._is_waking = True
             self._soon(self._wake)
 
-    def wake(self, function: Callable[[], None] | None) -> None:
-        """``function`` is called on the loop when something happened; None to be left alone."""
+    def on_change(self, function: Callable[[], None] | None) -> None:
+        """Call a function on the loop when something happens; None to call nothing any more."""
         self._wake = function
         self._is_waking = False
 
     def begin_round(self) -> None:
-        """A round of the follower begins. Changes from now on wake it again."""
+        """A round of the follower begins: changes from now on wake it again."""
         self._is_waking = False
 
     def series_of(self, instance: str) -> str | None:
-        """The series of an instance that has just arrived, if it was noted; asked once."""
+        """The series of an instance that has just arrived, if it was noted. The note is then dropped."""
         return self._series_of_instances.pop(instance, None)
 
     def deleted_studies(self) -> list[str]:

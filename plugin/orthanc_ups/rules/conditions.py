@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """``If`` of a rule: tests of attributes, of the sender, of labels and of the time of day.
 
-Each test is compiled while the script loads, so that a mistake stops the start. ``Faulty`` says what is expected.
+Tests are compiled while the script loads, so that a mistake prevents the start.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Final
 from ..core.wildcards import wildcard_test
 from ..management.keyword_form import keyword_of, tag_of, vr_of
 from .causes import Cause, values_of
-from .faults import Faulty
+from .faults import InvalidRuleValue
 from .schedules import read_windows, windows_in_words
 from .value_tests import UNREADABLE_VRS, Accepts, range_test, value_test
 
@@ -35,10 +35,10 @@ class RuleCondition:
 
     Attributes:
         key: as it is written.
-        path: keywords down to the attribute; () for what is no attribute.
-        expected: what it asks for, in words.
-        fits: whether the values of the attribute fit; () if it is absent or empty.
-        of_cause: reads what is no attribute from the cause, as it is shown.
+        path: keywords down to the attribute; () if the key is not an attribute.
+        expected: the expected values, in words.
+        fits: whether the values of the attribute fit, which are () if it is absent or empty.
+        of_cause: reads the values from the cause if the key is not an attribute.
     """
 
     key: str
@@ -68,7 +68,7 @@ def _shown(value: Any) -> str:
 
 
 def read_condition(key: str, expected: object) -> RuleCondition:
-    """Compile one key of ``If``. Raises Faulty, or LookupError with a name that is no keyword."""
+    """Compile one key of ``If``. Raises InvalidRuleValue, or LookupError with a name that is not a keyword."""
     if key == "Schedule":
         windows = read_windows(expected)
         return RuleCondition(
@@ -86,9 +86,9 @@ def read_condition(key: str, expected: object) -> RuleCondition:
 
 
 def attribute_path(key: str) -> tuple[str, ...]:
-    """The keywords of ``Sequence.Keyword``, also where tags are written in their place.
+    """The keywords of ``Sequence.Keyword``, in which tags may replace keywords.
 
-    Raises LookupError with a name that is no keyword, Faulty if there is no sequence before a dot.
+    Raises LookupError with a name that is not a keyword, InvalidRuleValue if what is before a dot is not a sequence.
     """
     names = key.split(".")
     path = []
@@ -97,7 +97,7 @@ def attribute_path(key: str) -> tuple[str, ...]:
         if tag is None or not keyword_of(tag):
             raise LookupError(name)
         if depth < len(names) - 1 and vr_of(tag) != "SQ":
-            raise Faulty(f"a sequence before the dot, but {name} is none")
+            raise InvalidRuleValue(f"a sequence before the dot, which {name} is not")
         path.append(keyword_of(tag))
     return tuple(path)
 
@@ -106,15 +106,14 @@ def attribute_path(key: str) -> tuple[str, ...]:
 
 
 def _test(keyword: str, expected: object) -> Callable[[Sequence[Any]], bool]:
-    """Raises Faulty."""
     vr = vr_of(tag_of(keyword) or "")
     if vr in UNREADABLE_VRS:
-        raise Faulty(f"another attribute, as the value of {keyword} is binary (VR {vr})")
+        raise InvalidRuleValue(f"another attribute, because the value of {keyword} is binary (VR {vr})")
     if isinstance(expected, Mapping):
         return _object_test(keyword, vr, expected)
     alternatives = expected if isinstance(expected, list) else [expected]
     if not alternatives:
-        raise Faulty("at least one value")
+        raise InvalidRuleValue("at least one value")
     absent_fits = any(value is None or value == "" for value in alternatives)
     tests = [
         _of_sequence(keyword, value) if vr == "SQ" else value_test(vr, value)
@@ -132,7 +131,7 @@ def _test(keyword: str, expected: object) -> Callable[[Sequence[Any]], bool]:
 
 def _of_sequence(keyword: str, expected: object) -> Accepts:
     if expected != "*":
-        raise Faulty(f'null or "*", or an attribute in it such as "{keyword}.CodeValue"')
+        raise InvalidRuleValue(f'null or "*", or an attribute in it such as "{keyword}.CodeValue"')
     return lambda _: True
 
 
@@ -141,7 +140,7 @@ def _object_test(keyword: str, vr: str, expected: Mapping[str, Any]) -> Callable
         inner = _test(keyword, expected["Not"])
         return lambda values: not inner(values)
     if not expected or not set(expected) <= {"From", "To"}:
-        raise Faulty('a value, a list, null, {"Not": …} or {"From": …, "To": …}')
+        raise InvalidRuleValue('a value, a list, null, {"Not": …} or {"From": …, "To": …}')
     if vr == "SQ":
         return _test(keyword, "a range")
     test = range_test(vr, expected)
@@ -156,10 +155,10 @@ class _SpecialText:
     """A key that is not an attribute.
 
     Attributes:
-        of_cause: what a cause has for it.
-        is_possible: whether there can be such a value, perhaps with wildcards.
-        expected: what is possible, in words.
-        form: what is equal for all spellings.
+        of_cause: reads its values from a cause.
+        is_possible: whether a text is a possible value, perhaps with wildcards.
+        expected: the possible values, in words.
+        form: makes equal spellings the same text.
     """
 
     of_cause: Callable[[Cause], Sequence[str]]
@@ -191,20 +190,20 @@ _SPECIAL_TEXTS: Final[Mapping[str, _SpecialText]] = {
 
 
 def _special_test(special: _SpecialText, expected: object) -> Callable[[Sequence[Any]], bool]:
-    """Texts with wildcards; null for nothing. Raises Faulty."""
+    """Compile texts with wildcards; null matches no value. Raises InvalidRuleValue."""
     if isinstance(expected, Mapping):
         if set(expected) != {"Not"}:
-            raise Faulty('a text, a list, null or {"Not": …}')
+            raise InvalidRuleValue('a text, a list, null or {"Not": …}')
         inner = _special_test(special, expected["Not"])
         return lambda values: not inner(values)
     alternatives = expected if isinstance(expected, list) else [expected]
     if not alternatives:
-        raise Faulty("a text, a list of texts, or null")
+        raise InvalidRuleValue("a text, a list of texts, or null")
     texts = [value for value in alternatives if value is not None and value != ""]
     absent_fits = len(texts) < len(alternatives)
     for value in texts:
         if not isinstance(value, str) or not (value == "*" or special.is_possible(value.strip())):
-            raise Faulty(special.expected, value=value)
+            raise InvalidRuleValue(special.expected, value=value)
     tests = [wildcard_test(special.form(str(value).strip())) for value in texts]
 
     def fits(values: Sequence[Any]) -> bool:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""``Ups.Rules`` as it is read: every mistake is one line that names the rule, the key and what is expected."""
+"""Reads ``Ups.Rules``: a mistake raises an error that names the rule, the key, the value and what is expected."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ..management.templates import Template, TemplateContext, TemplateField, res
 from ..settings import key_of
 from .causes import When, values_of
 from .conditions import SPECIAL, RuleCondition, attribute_path, read_condition
-from .faults import Faulty
+from .faults import InvalidRuleValue
 from .texts import OF_CAUSE, check_name, has_single_brace, names_in, nested
 
 NO_REFERENCES: Final = "none"
@@ -39,7 +39,7 @@ REFERENCES: Final[Mapping[When, tuple[str, ...]]] = {
     When.CANCELED: ("outputs", "inputs"),
     When.DELETED: ("inputs",),
 }
-"""What may be referenced because of which cause; the first is the default of ``AddInputs`` and ``Outputs``."""
+"""What can be referenced, by kind of cause; the first is the default of ``Inputs``."""
 
 BY_DICOM: Final = "DICOM"
 BY_WADO_RS: Final = "WADO-RS"
@@ -48,12 +48,13 @@ LATE: Final = ("nothing", "replace")
 
 @dataclass(frozen=True, slots=True)
 class CreateEffect:
-    """A workitem is created.
+    """Create a workitem.
 
     Attributes:
-        attributes: in keyword form with texts to be filled; those of the template are among ``fields``.
+        attributes: in keyword form, with placeholders.
         inputs: one of REFERENCES, or ``none``.
-        replaces: True if late instances of a claimed workitem make one that replaces it.
+        fields: fields of the template, with further attributes.
+        replaces: True if images that arrive after the claim create a workitem that replaces the claimed one.
     """
 
     attributes: Mapping[str, Any]
@@ -64,7 +65,7 @@ class CreateEffect:
 
 @dataclass(frozen=True, slots=True)
 class UpdateEffect:
-    """Scheduled workitems that match are updated; ``add_inputs`` is one of REFERENCES, or ``none``."""
+    """Update scheduled workitems that match; ``add_inputs`` is one of REFERENCES, or ``none``."""
 
     matching: Mapping[str, Any]
     attributes: Mapping[str, Any]
@@ -73,12 +74,12 @@ class UpdateEffect:
 
 @dataclass(frozen=True, slots=True)
 class CompleteEffect:
-    """Workitems that match are claimed and completed.
+    """Claim and complete workitems that match.
 
     Attributes:
         outputs: one of REFERENCES, or ``none``.
-        performed: more of the item of Performed Procedure Sequence, in keyword form.
-        also_claimed: True if those that a performer has claimed are completed on behalf.
+        performed: further attributes of the item of Performed Procedure Sequence, in keyword form.
+        also_claimed: True to complete also what a performer has claimed, on their behalf.
     """
 
     matching: Mapping[str, Any]
@@ -89,7 +90,7 @@ class CompleteEffect:
 
 @dataclass(frozen=True, slots=True)
 class CancelEffect:
-    """Workitems that match are canceled; of claimed ones the performer is asked."""
+    """Cancel scheduled workitems that match, and request cancellation of claimed ones from their performers."""
 
     matching: Mapping[str, Any]
     reason: str
@@ -105,6 +106,7 @@ class SiteRule:
 
     Attributes:
         retrieve: ``DICOM``, or the base URL of a DICOMweb service for WADO-RS.
+        path: its path in the configuration, such as ``Ups.Rules[0]``, for errors.
     """
 
     name: str
@@ -119,7 +121,7 @@ class SiteRule:
 def read_rules(
     entries: object, templates: Sequence[Template] = (), public_url: str = ""
 ) -> tuple[SiteRule, ...]:
-    """Read ``Ups.Rules``. ``public_url`` is that of ``Ups.PublicUrl``. Raises ConfigurationError."""
+    """Read ``Ups.Rules``. ``public_url`` is ``Ups.PublicUrl``. Raises ConfigurationError."""
     if not isinstance(entries, (list, tuple)):
         raise ConfigurationError(f'"Ups.Rules" is {shown(entries)}, expected a list')
     rules = tuple(
@@ -127,16 +129,16 @@ def read_rules(
         for index, entry in enumerate(entries)
     )
     names = [rule.name for rule in rules]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise ConfigurationError(f'"Ups.Rules" has two rules with the name "{twice}"')
+    duplicate = next((name for name in names if names.count(name) > 1), None)
+    if duplicate is not None:
+        raise ConfigurationError(f'"Ups.Rules" has two rules with the name "{duplicate}"')
     return rules
 
 
-_GIVEN_BY_WORKLIST: Final = frozenset({"SOPClassUID", "SOPInstanceUID", "TransactionUID"})
+_SET_BY_WORKLIST: Final = frozenset({"SOPClassUID", "SOPInstanceUID", "TransactionUID"})
 _LONGEST_NAME: Final = 64
 _EFFECTS: Final = ("Create", "Update", "Complete", "Cancel")
-"""In the order in which they are carried out: Orthanc hands out its configuration with the keys of objects sorted."""
+"""In the order in which they are carried out; Orthanc sorts the keys of its configuration, so theirs is lost."""
 
 
 class CreateEntry(Struct, frozen=True, forbid_unknown_fields=True, rename=key_of):
@@ -247,7 +249,7 @@ class _Reader:
     # --- plain values ---
 
     def _read_name(self, content: object) -> str:
-        """The name is read first, as all other errors mention it."""
+        """Read the name, before anything else because all other errors mention it."""
         self._name = ""
         if not isinstance(content, Mapping):
             raise self._wrong("", content, "an object")
@@ -255,7 +257,7 @@ class _Reader:
         if not isinstance(name, str) or not name.strip() or not name.isprintable() or '"' in name:
             raise self._wrong("Name", name, "a text without quotation marks")
         if len(name.strip()) > _LONGEST_NAME or "/" in name:
-            raise self._wrong("Name", name, f"at most {_LONGEST_NAME} characters without slash")
+            raise self._wrong("Name", name, f"at most {_LONGEST_NAME} characters without a slash")
         return name.strip()
 
     def _read_when(self) -> When:
@@ -283,7 +285,7 @@ class _Reader:
             if not self._public_url:
                 raise self._error(
                     "Retrieve",
-                    f'is "{BY_WADO_RS}", which needs "Ups.PublicUrl", or the URL of the service here',
+                    f'is "{BY_WADO_RS}", which needs "Ups.PublicUrl"; or write the URL of the service here',
                 )
             return self._public_url.rstrip("/")
         if urlsplit(value).scheme not in ("http", "https"):
@@ -297,18 +299,18 @@ class _Reader:
     def _condition(self, key: str, expected: object) -> RuleCondition:
         where = f"If.{key}"
         if key in (*OF_CAUSE, "Labels") and not self._when.is_of_images:
-            raise self._error(where, f'cannot be known when "{self._when}": it is of images that arrive')
+            raise self._error(where, f'is not available when "{self._when}": only images have it')
         try:
             return read_condition(key, expected)
         except LookupError as error:
             raise self._unknown(where, str(error.args[0]), SPECIAL) from None
-        except Faulty as error:
+        except InvalidRuleValue as error:
             value = expected if error.value is ... else error.value
             raise self._wrong(f"{where}.{error.key}" if error.key else where, value, error.expected) from None
 
-    def _unknown(self, where: str, name: str, others: Iterable[str] = ()) -> ConfigurationError:
-        close = suggestion(name, others) or (f'; did you mean "{similar(name)}"?' if similar(name) else "")
-        return self._error(where, f"has {name}, which is no keyword of the DICOM dictionary{close}")
+    def _unknown(self, where: str, name: str, special: Iterable[str] = ()) -> ConfigurationError:
+        hint = suggestion(name, special) or (f'; did you mean "{similar(name)}"?' if similar(name) else "")
+        return self._error(where, f"has {name}, which is not a keyword of the DICOM dictionary{hint}")
 
     # --- effects ---
 
@@ -332,9 +334,9 @@ class _Reader:
         heads = {key: keyword_of(tag_of(key.partition(".")[0]) or "") for key in attributes}
         for key, head in heads.items():
             is_state = head == "ProcedureStepState" and attributes[key] != State.SCHEDULED.value
-            if head in _GIVEN_BY_WORKLIST or is_state:
+            if head in _SET_BY_WORKLIST or is_state:
                 raise self._error(
-                    f"Create.Attributes.{key}", "is given by the worklist, expected another attribute"
+                    f"Create.Attributes.{key}", "is set by the worklist, expected another attribute"
                 )
         depending = {heads[key] for key, value in attributes.items() if any(True for _ in names_in(value))}
         depending.add("ReferencedRequestSequence")  # gets the study of the cause
@@ -410,7 +412,7 @@ class _Reader:
         matching = self._attributes(content, f"{above}.Matching")
         if not matching and self._when is not When.DELETED:
             raise self._error(
-                f"{above}.Matching", "is empty, expected at least one key: it would be about every workitem"
+                f"{above}.Matching", "is empty and would match every workitem, expected at least one key"
             )
         self._check_keys_of_workitems(matching, (), f"{above}.Matching")
         return matching
@@ -425,14 +427,14 @@ class _Reader:
             if rule is None or rule.match == "-":
                 raise self._error(
                     f"{where}.{key}",
-                    "is no matching key of a workitem (PS3.4 Table CC.2.5-3), expected another one",
+                    "is not a matching key of a workitem (PS3.4 Table CC.2.5-3), expected another one",
                 )
             for item in value if isinstance(value, list) else [value]:
                 if isinstance(item, Mapping) and rule.vr == "SQ":
                     self._check_keys_of_workitems(item, path, f"{where}.{key}")
 
     def _attributes(self, attributes: Mapping[str, Any], where: str) -> Mapping[str, Any]:
-        """Check attributes, and return them by keyword, also if they are written as tags."""
+        """Check attributes, and return them by keyword, even if they are written as tags."""
         return {
             ".".join(self._check_attribute(key, value, f"{where}.{key}")): value
             for key, value in attributes.items()
@@ -443,7 +445,7 @@ class _Reader:
             path = attribute_path(key)
         except LookupError as error:
             raise self._unknown(where, str(error.args[0])) from None
-        except Faulty as error:
+        except InvalidRuleValue as error:
             raise self._wrong(where, key, error.expected) from None
         self._check_texts(value, where)
         self._check_below(path[-1], value, where)
@@ -483,9 +485,9 @@ class _Reader:
             try:
                 check_name(name, of_images=self._when.is_of_images)
             except LookupError as error:
-                others = OF_CAUSE if self._when.is_of_images else ()
-                raise self._unknown(where, f"{{{error.args[0]}}}".strip("{}"), others) from None
-            except Faulty as error:
+                special = OF_CAUSE if self._when.is_of_images else ()
+                raise self._unknown(where, str(error.args[0]).strip("{}"), special) from None
+            except InvalidRuleValue as error:
                 raise self._wrong(where, f"{{{name}}}", error.expected) from None
 
 
@@ -502,28 +504,29 @@ def _listed(choices: Iterable[str]) -> str:
     return f"{', '.join(first)} or {last}" if first else last
 
 
-# --- rules that feed themselves ---
+# --- rules that fire themselves ---
 
 
 def check_loops(rules: Sequence[SiteRule], worklist_label: str) -> None:
-    """Refuse rules that make workitems whose ends fire them again, for ever. Raises ConfigurationError.
+    """Refuse rules that create workitems whose ends fire them again, endlessly. Raises ConfigurationError.
 
-    Only what is certain is refused here: the created workitem fits ``If`` whatever the cause was. What depends on
-    the cause is stopped while it runs (``engine.py``).
+    Only certain loops are refused here: the created workitem fits ``If`` whatever the cause was. A loop that depends
+    on the cause is stopped when it occurs (``engine.py``).
     """
     ends = [rule for rule in rules if rule.enabled and rule.when in (When.COMPLETED, When.CANCELED)]
-    feeds = {rule.name: [other for other in ends if _feeds(rule, other, worklist_label)] for rule in ends}
+    successors = {
+        rule.name: [successor for successor in ends if _always_fires(rule, successor, worklist_label)]
+        for rule in ends
+    }
     for rule in ends:
-        chain = _chain_back(rule, feeds)
+        chain = _chain_back(rule, successors)
         if chain:
-            words = (
-                "itself: the workitem that it creates fires it again"
-                if len(chain) == 1
-                else f"itself by way of {', '.join(_quote(link.name) for link in chain[:-1])}"
+            via = (
+                f" by way of {', '.join(_quote(link.name) for link in chain[:-1])}" if len(chain) > 1 else ""
             )
             raise ConfigurationError(
-                f'"{rule.path}.If" of the rule "{rule.name}" feeds {words} when it ends, without end; '
-                "expected a condition that such a workitem does not fit"
+                f'"{rule.path}.If" of the rule "{rule.name}" feeds itself{via}, endlessly: the end of the workitem '
+                "that it creates fires it again; expected a condition that such a workitem does not fit"
             )
 
 
@@ -531,30 +534,34 @@ def _quote(name: str) -> str:
     return f'"{name}"'
 
 
-def _chain_back(start: SiteRule, feeds: Mapping[str, Sequence[SiteRule]]) -> tuple[SiteRule, ...]:
-    """The rules from ``start`` back to it; () if none leads back."""
-    waiting: list[tuple[SiteRule, ...]] = [(rule,) for rule in feeds[start.name]]
+def _chain_back(start: SiteRule, successors: Mapping[str, Sequence[SiteRule]]) -> tuple[SiteRule, ...]:
+    """The rules that lead from ``start`` back to it; () if none do."""
+    queue: list[tuple[SiteRule, ...]] = [(rule,) for rule in successors[start.name]]
     visited: set[str] = set()
-    while waiting:
-        chain = waiting.pop(0)
+    while queue:
+        chain = queue.pop(0)
         last = chain[-1]
         if last is start:
             return chain
         if last.name not in visited:
             visited.add(last.name)
-            waiting += [(*chain, rule) for rule in feeds[last.name]]
+            queue += [(*chain, rule) for rule in successors[last.name]]
     return ()
 
 
-def _feeds(rule: SiteRule, other: SiteRule, worklist_label: str) -> bool:
-    creates = [effect for effect in rule.effects if isinstance(effect, CreateEffect)]
-    return any(all(_certain(test, effect, worklist_label) for test in other.conditions) for effect in creates)
+def _always_fires(rule: SiteRule, successor: SiteRule, worklist_label: str) -> bool:
+    """True if the end of each workitem that a rule creates fires another rule."""
+    return any(
+        all(_always_fits(condition, effect, worklist_label) for condition in successor.conditions)
+        for effect in rule.effects
+        if isinstance(effect, CreateEffect)
+    )
 
 
 _UNKNOWN: Final = object()
 
 
-def _certain(condition: RuleCondition, effect: CreateEffect, worklist_label: str) -> bool:
+def _always_fits(condition: RuleCondition, effect: CreateEffect, worklist_label: str) -> bool:
     """True if the end of each workitem that the effect creates fits a condition."""
     if condition.of_cause is not None:
         return False
@@ -563,7 +570,6 @@ def _certain(condition: RuleCondition, effect: CreateEffect, worklist_label: str
         return False
     if len(condition.path) > 1 and any(True for _ in names_in(value)):
         return False
-
     return condition.fits(values_of({condition.path[0]: value}, condition.path))
 
 
@@ -575,7 +581,7 @@ _OF_CAUSE_CONTENT: Final = frozenset(
         "ProcedureStepState", "ScheduledProcedureStepModificationDateTime", "ScheduledProcedureStepStartDateTime",
     }
 )  # fmt: skip
-"""Attributes that a created workitem gets from its cause, from the worklist or from its performer."""
+"""Attributes that a created workitem gets from its cause, the worklist or its performer."""
 
 
 def _constant(keyword: str, effect: CreateEffect, worklist_label: str) -> Any:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The effects of rules on the worklist. Every change is an ordinary command, and can be repeated without harm.
+"""The effects of rules on the worklist. Each is an ordinary command, and harmless when repeated.
 
-A created workitem has a UID that is derived from the rule and its cause, so that a repeat meets it. Histories say which
-rule did something because of what; that is how a repeat of any other effect is recognized.
+The UID of a created workitem is derived from the rule and its cause, so a repeat finds it. Any other effect names its
+rule and cause in the history of the workitem, by which a repeat is recognized.
 """
 
 from __future__ import annotations
@@ -11,15 +11,13 @@ import hashlib
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from ..codecs.corrections import Corrections
 from ..core import statuses, tags
-from ..core.commands import ChangeState, Close, Command, Create, RequestCancel, Requester, Update
+from ..core.commands import ChangeState, Close, Create, RequestCancel, Requester, Update
 from ..core.dataset import DataSet, element, is_empty, items, ordered, text
 from ..core.matching import Query
-from ..core.outcome import Outcome
 from ..core.reasons import discreet
 from ..core.states import State
 from ..core.statuses import UpsError
@@ -40,6 +38,7 @@ from .definitions import (
     UpdateEffect,
 )
 from .texts import filled, names_in, nested
+from .worklist_access import WorklistAccess
 
 _log = logging.getLogger("orthanc_ups.rules")
 VIA: Final = "rules"
@@ -73,39 +72,6 @@ _BY_RULE: Final = re.compile(r'rule "(.+?)": (.*)', re.DOTALL)
 _ENDED: Final = re.compile(r"workitem (\S+) is ")
 
 
-class Desk(Protocol):
-    """The worklist as rules use it."""
-
-    async def execute(self, command: Command) -> Outcome:
-        """Carry out a command. Raises UpsError."""
-        ...
-
-    def workitem(self, uid: str) -> Workitem | None:
-        """A workitem, None if there is none."""
-        ...
-
-    def is_gone(self, uid: str) -> bool:
-        """True if it was purged, and that is still remembered."""
-        ...
-
-    async def matching(self, query: Query, limit: int) -> Sequence[Workitem]:
-        """Workitems that fit a query, oldest first."""
-        ...
-
-    def now(self) -> datetime:
-        """The current time, aware, in the time zone of the server."""
-        ...
-
-    def new_uid(self) -> str:
-        """A new UID."""
-        ...
-
-    @property
-    def identities(self) -> Sequence[str]:
-        """That of this worklist, which tells it from any other; then those of worklists that it was imported from."""
-        ...
-
-
 class Refusals(Exception):
     """Some effects of a rule were refused. ``done`` describes those that were carried out."""
 
@@ -115,7 +81,7 @@ class Refusals(Exception):
 
 
 def is_transient(error: UpsError) -> bool:
-    """True if the command should be tried again: it is not possible now, or its outcome is unknown."""
+    """True if a command should be tried again, because it is not possible now or its outcome is unknown."""
     if error.status is statuses.RESOURCE_LIMITATION:
         return "is full" not in error.detail
     return error.status is statuses.PROCESSING_FAILURE and "does not answer" in error.detail
@@ -125,33 +91,33 @@ def derived_uid(identity: str, rule: str, key: str, generation: int = 0) -> str:
     """The UID of the workitem that a rule creates for a cause (PS3.5 §B.2)."""
     seed = "\0".join((identity, rule, key, str(generation)))
     digest = bytearray(hashlib.sha256(seed.encode()).digest()[:16])
-    digest[6] = (digest[6] & 0x0F) | 0x80  # a UUID of version 8: by the maker's own rule (RFC 9562)
+    digest[6] = (digest[6] & 0x0F) | 0x80  # version 8, a UUID of custom form (RFC 9562)
     digest[8] = (digest[8] & 0x3F) | 0x80
     return f"2.25.{int.from_bytes(digest, 'big')}"
 
 
 def reason(rule: SiteRule, cause: Cause) -> str:
-    """The reason that is written into histories: the rule and the cause."""
-    return f'rule "{rule.name}": {cause.words}'
+    """The reason in histories: the rule and the cause."""
+    return f'rule "{rule.name}": {cause.description}'
 
 
 def _reason_of(workitem: Workitem) -> tuple[str, str] | None:
-    """The rule that created a workitem and the cause in words; None if none did."""
+    """The rule that created a workitem, and the description of the cause; None if no rule did."""
     first = workitem.history[0] if workitem.history else None
     if first is None or first.what != "created" or not first.who.endswith(f" by {VIA}"):
         return None
-    said = _BY_RULE.fullmatch(first.why)
-    return (said[1], said[2]) if said is not None else None
+    match = _BY_RULE.fullmatch(first.why)
+    return (match[1], match[2]) if match is not None else None
 
 
 def is_of_images(workitem: Workitem) -> bool:
-    """True if a rule created it because of images in the archive."""
+    """True if a rule created a workitem because of images in the archive."""
     reason = _reason_of(workitem)
     return reason is not None and reason[1].endswith((ARRIVED, IS_STABLE))
 
 
 def origin_of(workitem: Workitem) -> tuple[str, str] | None:
-    """Name of the rule that created a workitem, and the UID of the workitem whose end was the cause, "" if none was."""
+    """The rule that created a workitem, and the UID of the workitem whose end was the cause ("" for another cause)."""
     reason = _reason_of(workitem)
     if reason is None:
         return None
@@ -160,10 +126,12 @@ def origin_of(workitem: Workitem) -> tuple[str, str] | None:
 
 
 class Effects:
-    """Carries out the effects of rules."""
+    """Carries out the effects of rules, or previews them."""
 
-    def __init__(self, desk: Desk, archive: Archive, own_ae: str, *, strict: bool = False) -> None:
-        self._desk = desk
+    def __init__(
+        self, worklist: WorklistAccess, archive: Archive, own_ae: str, *, strict: bool = False
+    ) -> None:
+        self._worklist = worklist
         self._archive = archive
         self._own_ae = own_ae
         self._strict = strict
@@ -174,15 +142,14 @@ class Effects:
         Returns pairs of kind and description: ``("created", "created workitem 2.25.7")``.
 
         Raises:
-            Refusals: some of it was refused.
-            UpsError: nothing is possible now (0213); it is to be tried again.
-            StoreUnavailable: likewise.
+            Refusals: some of them were refused.
+            UpsError, StoreUnavailable: not possible now; try again later.
         """
         done: list[tuple[str, str]] = []
         errors: list[str] = []
         for effect in rule.effects:
             try:
-                done += await self._done(rule, cause, effect)
+                done += await self._carry_out_effect(rule, cause, effect)
             except Refusals as refusals:
                 errors += refusals.errors
             except UpsError as error:
@@ -193,7 +160,7 @@ class Effects:
             raise Refusals(errors, [words for _, words in done])
         return done
 
-    async def _done(self, rule: SiteRule, cause: Cause, effect: Effect) -> list[tuple[str, str]]:
+    async def _carry_out_effect(self, rule: SiteRule, cause: Cause, effect: Effect) -> list[tuple[str, str]]:
         if isinstance(effect, CreateEffect):
             return await self._create(rule, cause, effect)
         done: list[tuple[str, str]] = []
@@ -213,7 +180,7 @@ class Effects:
         return done
 
     async def preview(self, rule: SiteRule, cause: Cause) -> list[str]:
-        """Descriptions of what the rule would do now."""
+        """Describe what a rule would do now."""
         would: list[str] = []
         for effect in rule.effects:
             if isinstance(effect, CreateEffect):
@@ -233,11 +200,11 @@ class Effects:
     def _creation_in_words(self, rule: SiteRule, cause: Cause) -> str:
         uids = self._derived_uids(rule, cause)
         for uid in uids:
-            workitem = self._desk.workitem(uid)
+            workitem = self._worklist.workitem(uid)
             if workitem is not None:
-                return f"create nothing: workitem {uid} is there already ({workitem.state.value})"
-            if self._desk.is_gone(uid):
-                return f"create nothing: workitem {uid} was there already, and is purged"
+                return f"create nothing: workitem {uid} already exists ({workitem.state.value})"
+            if self._worklist.is_gone(uid):
+                return f"create nothing: workitem {uid} existed and was purged"
         return f"create workitem {uids[0]}"
 
     # --- Create ---
@@ -247,11 +214,11 @@ class Effects:
         former: Workitem | None = None
         for generation in range(_GENERATIONS):
             uids = self._derived_uids(rule, cause, generation)
-            workitem = next(filter(None, map(self._desk.workitem, uids)), None)
+            workitem = next(filter(None, map(self._worklist.workitem, uids)), None)
             if workitem is None:
-                if any(map(self._desk.is_gone, uids)):
+                if any(map(self._worklist.is_gone, uids)):
                     return []
-                return [await self._created(rule, cause, effect, uids[0], inputs, former)]
+                return [await self._create_workitem(rule, cause, effect, uids[0], inputs, former)]
             if not inputs or _instances(workitem.attributes, INPUT) == _instances(
                 {INPUT: element("SQ", *inputs)}, INPUT
             ):
@@ -260,7 +227,7 @@ class Effects:
                 command = Update(
                     self._requester(rule, cause), workitem.uid, for_update({INPUT: element("SQ", *inputs)})
                 )
-                await self._desk.execute(command)
+                await self._worklist.execute(command)
                 return [("updated", f"updated the inputs of workitem {workitem.uid}")]
             if not effect.replaces:
                 return []
@@ -268,10 +235,12 @@ class Effects:
         return []
 
     def _derived_uids(self, rule: SiteRule, cause: Cause, generation: int = 0) -> list[str]:
-        """The UID of what is created, and those under which it may have been imported."""
-        return [derived_uid(identity, rule.name, cause.key, generation) for identity in self._desk.identities]
+        """The UID of the workitem to create, then those that it may have if it was imported."""
+        return [
+            derived_uid(identity, rule.name, cause.key, generation) for identity in self._worklist.identities
+        ]
 
-    async def _created(
+    async def _create_workitem(
         self,
         rule: SiteRule,
         cause: Cause,
@@ -280,7 +249,7 @@ class Effects:
         inputs: Sequence[DataSet],
         former: Workitem | None,
     ) -> tuple[str, str]:
-        of_cause = _of_cause(cause)
+        of_cause = _attributes_of(cause)
         content = {**of_cause, **self._filled_attributes(effect, cause)}
         if former is not None:
             content["ReplacedProcedureStepSequence"] = [
@@ -290,12 +259,15 @@ class Effects:
             await self._execute_create(rule, cause, uid, content, inputs)
         except UpsError as error:
             if error.status is statuses.DUPLICATE_INSTANCE:
-                return "repeated", f"workitem {uid} was created meanwhile"
+                return "repeated", f"workitem {uid} was created in the meantime"
             faulty = _faulty_keywords(error) & (of_cause.keys() - effect.attributes.keys())
             if is_transient(error) or not faulty:
                 raise
             _log.warning(
-                'Rule "%s": %s: %s; creating the workitem without that', rule.name, cause.words, error.detail
+                'Rule "%s": %s: %s; creating the workitem without these attributes',
+                rule.name,
+                cause.description,
+                error.detail,
             )
             sound = {name: value for name, value in content.items() if name not in faulty}
             await self._execute_create(rule, cause, uid, sound, inputs)
@@ -305,11 +277,13 @@ class Effects:
         self, rule: SiteRule, cause: Cause, uid: str, content: Mapping[str, Any], inputs: Sequence[DataSet]
     ) -> None:
         corrections = Corrections(lenient=not self._strict)
-        dataset = to_data_set(_with_study(content, self._desk), "", corrections)
+        dataset = to_data_set(_with_study(content, self._worklist), "", corrections)
         if inputs and is_empty(dataset.get(INPUT)):
             dataset = ordered({**dataset, INPUT: element("SQ", *inputs)})
-        complete = for_creation(dataset, self._desk.now())
-        await self._desk.execute(Create(self._requester(rule, cause), uid, complete, corrections.sentences))
+        complete = for_creation(dataset, self._worklist.now())
+        await self._worklist.execute(
+            Create(self._requester(rule, cause), uid, complete, corrections.sentences)
+        )
 
     def _filled_attributes(self, effect: CreateEffect, cause: Cause) -> dict[str, Any]:
         defaults = {field.keyword: field.default for field in effect.fields if field.default is not None}
@@ -318,16 +292,16 @@ class Effects:
         return self._filled({**defaults, **own}, cause)
 
     def _filled(self, attributes: Mapping[str, Any], cause: Cause) -> dict[str, Any]:
-        """Attributes of a rule with all placeholders replaced."""
+        """The attributes of a rule, with placeholders replaced."""
         return nested({name: self._text(name, value, cause) for name, value in attributes.items()})
 
     def _text(self, name: str, value: object, cause: Cause) -> Any:
         keyword = name.rpartition(".")[2]
-        context = TemplateContext(self._desk.now(), "", self._desk.new_uid)
+        context = TemplateContext(self._worklist.now(), "", self._worklist.new_uid)
         return resolved(keyword, filled(keyword, value, cause), context)
 
     def _key(self, name: str, value: object, cause: Cause) -> Any:
-        """A matching key. Raises UpsError if what it stands for is absent or would match by wildcards."""
+        """A matching key, with placeholders replaced. Raises UpsError like ``_check_key``."""
         _check_key(name, value, cause)
         return self._text(name, value, cause)
 
@@ -336,7 +310,7 @@ class Effects:
     async def _targets(
         self, effect: UpdateEffect | CompleteEffect | CancelEffect, cause: Cause
     ) -> list[Workitem]:
-        """The workitems that an effect is about. Raises UpsError if the keys say nothing because of this cause."""
+        """The workitems that match an effect. Raises UpsError if this cause cannot fill the matching keys."""
         keys = to_data_set(
             nested({name: self._key(name, value, cause) for name, value in effect.matching.items()})
         )
@@ -346,8 +320,8 @@ class Effects:
         targets: list[Workitem] = []
         for state in states:
             identifier = ordered({**keys, tags.STATE: element("CS", state.value)})
-            query = Query.of(identifier, timezone=self._desk.now().tzinfo)
-            targets += await self._desk.matching(query, _TARGETS_AT_ONCE)
+            query = Query.of(identifier, timezone=self._worklist.now().tzinfo)
+            targets += await self._worklist.matching(query, _TARGETS_AT_ONCE)
         if cause.when is When.DELETED and cause.workitem is not None:
             targets = [target for target in targets if target.uid == cause.workitem.uid]
         return targets
@@ -359,7 +333,7 @@ class Effects:
         effect: UpdateEffect | CompleteEffect | CancelEffect,
         target: Workitem,
     ) -> str:
-        """Do it to one workitem; in words, empty if there was nothing to do."""
+        """Apply an effect to a workitem. Returns a description, empty if there was nothing to do."""
         if isinstance(effect, UpdateEffect):
             return await self._update(rule, cause, effect, target)
         if isinstance(effect, CompleteEffect):
@@ -370,7 +344,7 @@ class Effects:
         if target.state is not State.SCHEDULED:
             return ""
         changes: DataSet = {}
-        if not _says(target, reason(rule, cause)):
+        if not _history_has(target, reason(rule, cause)):
             content = self._filled(effect.attributes, cause)
             changes = to_data_set(content, "", Corrections(lenient=not self._strict))
         added = await self._references(effect.add_inputs, rule, cause)
@@ -380,7 +354,7 @@ class Effects:
         changes = {tag: change for tag, change in changes.items() if target.attributes.get(tag) != change}
         if not changes:
             return ""
-        await self._desk.execute(
+        await self._worklist.execute(
             Update(self._requester(rule, cause), target.uid, for_update(ordered(changes)))
         )
         return f"updated workitem {target.uid}"
@@ -388,21 +362,21 @@ class Effects:
     async def _complete(self, rule: SiteRule, cause: Cause, effect: CompleteEffect, target: Workitem) -> str:
         requester = self._requester(rule, cause)
         if target.state is State.SCHEDULED:
-            claim = ChangeState(requester, target.uid, State.IN_PROGRESS.value, self._desk.new_uid())
-            await self._desk.execute(claim)
-        elif not effect.also_claimed and not _says(target, reason(rule, cause), "claimed"):
+            claim = ChangeState(requester, target.uid, State.IN_PROGRESS.value, self._worklist.new_uid())
+            await self._worklist.execute(claim)
+        elif not effect.also_claimed and not _history_has(target, reason(rule, cause), "claimed"):
             return ""
-        claimed = self._desk.workitem(target.uid)
+        claimed = self._worklist.workitem(target.uid)
         if claimed is None or claimed.state is not State.IN_PROGRESS:
             return ""
-        offered = performed(claimed, self._desk.now(), self._own_ae)
+        offered = performed(claimed, self._worklist.now(), self._own_ae)
         outputs = merged_references(
             items(offered, OUTPUT), await self._references(effect.outputs, rule, cause)
         )
         own = to_data_set(self._filled(effect.performed, cause), "", Corrections(lenient=not self._strict))
         item = ordered({**offered, OUTPUT: element("SQ", *outputs), **own})
         attributes = for_update({tags.PERFORMED_PROCEDURE: element("SQ", item)})
-        await self._desk.execute(Close(requester, target.uid, State.COMPLETED.value, attributes))
+        await self._worklist.execute(Close(requester, target.uid, State.COMPLETED.value, attributes))
         return f"completed workitem {target.uid}"
 
     async def _cancel(self, rule: SiteRule, cause: Cause, effect: CancelEffect, target: Workitem) -> str:
@@ -413,8 +387,8 @@ class Effects:
             code = to_data_set(self._filled(effect.code, cause))
             information[tags.DISCONTINUATION_REASONS] = element("SQ", code)
         if target.state is State.IN_PROGRESS and any(why in entry.why for entry in target.history):
-            return ""  # the performer was asked already
-        await self._desk.execute(
+            return ""  # the performer has been asked already
+        await self._worklist.execute(
             RequestCancel(self._requester(rule, cause), target.uid, ordered(information))
         )
         verb = "canceled" if target.state is State.SCHEDULED else "asked the performer to cancel"
@@ -427,12 +401,7 @@ class Effects:
             return []
         if what in ("inputs", "outputs"):
             return self._references_of_workitem(what, cause)
-        identifier = cause.identifier
-        at = cause.when.level
-        while at != what and identifier:
-            resource = await self._archive.resource(at, identifier)
-            parent, at = {"instance": ("ParentSeries", "series"), "series": ("ParentStudy", "study")}[at]
-            identifier = str(resource.get(parent, "")) if resource else ""
+        identifier = await self._archive.ancestor(cause.when.level, cause.identifier, what)
         return await self._archive.references(what, identifier, rule.retrieve) if identifier else []
 
     @staticmethod
@@ -442,20 +411,24 @@ class Effects:
         content = cause.workitem.attributes
         if what == "inputs":
             return items(content, INPUT)
-        return [item for done in items(content, tags.PERFORMED_PROCEDURE) for item in items(done, OUTPUT)]
+        return [
+            output
+            for performance in items(content, tags.PERFORMED_PROCEDURE)
+            for output in items(performance, OUTPUT)
+        ]
 
     def _requester(self, rule: SiteRule, cause: Cause) -> Requester:
         return Requester(self._own_ae, VIA, reason=reason(rule, cause))
 
 
-def _says(workitem: Workitem, words: str, what: str = "") -> bool:
-    """True if the history of a workitem says so, of what was done."""
-    written = discreet(words, workitem)
+def _history_has(workitem: Workitem, why: str, what: str = "") -> bool:
+    """True if the history of a workitem has a reason, with this action if ``what`` is not empty."""
+    written = discreet(why, workitem)
     return any(entry.why == written and (not what or entry.what == what) for entry in workitem.history)
 
 
-def _of_cause(cause: Cause) -> dict[str, Any]:
-    """Patient, study and request of the cause, in keyword form."""
+def _attributes_of(cause: Cause) -> dict[str, Any]:
+    """The attributes of patient, study and request of a cause, in keyword form."""
     if cause.workitem is not None:
         content = to_keywords(cause.workitem.attributes)
         return {name: content[name] for name in _OF_WORKITEM if content.get(name)}
@@ -478,19 +451,19 @@ def _faulty_keywords(error: UpsError) -> set[str]:
     return {keyword_of(fault.path.split(".")[0]) for fault in error.faults if fault.path}
 
 
-def _with_study(content: Mapping[str, Any], desk: Desk) -> dict[str, Any]:
-    """A request names its study (type 1): that of the workitem, or one to come."""
+def _with_study(content: Mapping[str, Any], worklist: WorklistAccess) -> dict[str, Any]:
+    """Add the study to requests without one (type 1 there): the study of the workitem, or a new UID."""
     requests = content.get("ReferencedRequestSequence")
     listed = requests if isinstance(requests, list) else [requests] if isinstance(requests, Mapping) else []
     if not listed:
         return dict(content)
-    study = content.get("StudyInstanceUID") or desk.new_uid()
+    study = content.get("StudyInstanceUID") or worklist.new_uid()
     named = [{"StudyInstanceUID": study, **item} for item in listed if isinstance(item, Mapping)]
     return {**content, "ReferencedRequestSequence": named}
 
 
 def _check_key(name: str, value: object, cause: Cause) -> None:
-    """Raise UpsError if what a matching key stands for is absent or would match by wildcards."""
+    """Raise UpsError if the cause has no value for a placeholder of a matching key, or a value with wildcards."""
     for inner in names_in(value):
         special = {"CallingAet": cause.calling_ae, "Origin": cause.origin}.get(inner)
         values = values_of(cause.content, attribute_path(inner)) if special is None else [special]
@@ -516,7 +489,7 @@ def _uids(item: DataSet) -> Iterator[str]:
 
 
 def merged_references(present: Sequence[DataSet], added: Sequence[DataSet]) -> list[DataSet]:
-    """The items with those references added that are not there yet: to the item of their series, if there is one."""
+    """Add references that are missing to items: to the item of their series if there is one, else as a new item."""
     merged = list(present)
     uids = {uid for item in present for uid in _uids(item)}
     for item in added:
@@ -524,17 +497,17 @@ def merged_references(present: Sequence[DataSet], added: Sequence[DataSet]) -> l
         if not new:
             continue
         uids.update(text(reference, _INSTANCE) for reference in new)
-        at = next((index for index, other in enumerate(merged) if _is_alike(other, item)), None)
-        if at is None:
+        index = next(
+            (index for index, target in enumerate(merged) if _differ_in_instances_only(target, item)), None
+        )
+        if index is None:
             merged.append({**item, _REFERENCED: element("SQ", *new)})
         else:
-            together = element("SQ", *items(merged[at], _REFERENCED), *new)
-            merged[at] = {**merged[at], _REFERENCED: together}
+            references = element("SQ", *items(merged[index], _REFERENCED), *new)
+            merged[index] = {**merged[index], _REFERENCED: references}
     return merged
 
 
-def _is_alike(first: DataSet, second: DataSet) -> bool:
-    """Everything but the instances is the same: the series, and how to retrieve them."""
-    return {tag: each for tag, each in first.items() if tag != _REFERENCED} == {
-        tag: each for tag, each in second.items() if tag != _REFERENCED
-    }
+def _differ_in_instances_only(first: DataSet, second: DataSet) -> bool:
+    """True if two items have the same series and the same way to retrieve it."""
+    return {**first, _REFERENCED: None} == {**second, _REFERENCED: None}

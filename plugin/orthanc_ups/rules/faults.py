@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What is wrong with a value in a rule."""
+"""The error for a value in a rule that cannot be used."""
 
 from __future__ import annotations
 
 
-class Faulty(Exception):
+class InvalidRuleValue(Exception):
     """A value in a rule cannot be used.
 
     Attributes:
-        expected: what would be right, in words.
-        key: below the key whose value was read, "" for that value itself.
-        value: the one that is wrong; ``...`` for the value that was read.
+        expected: the expected value, in words.
+        key: key of the wrong value within the value that was read; "" for that value itself.
+        value: the wrong value; ``...`` for the value that was read.
     """
 
     def __init__(self, expected: str, key: str = "", value: object = ...) -> None:

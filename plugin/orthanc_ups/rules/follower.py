@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Follows Orthanc's changes and the ends of workitems, and fires rules; neither a crash nor an absence loses any.
+"""Follows Orthanc's changes and the ends of workitems, and fires rules. Nothing is lost in a crash or while stopped.
 
-``/changes`` is read behind a cursor of our own. When a series, study or patient is stable is timed here: Orthanc tells
-it by a change that a crash loses. The cursor is stored after the effects, so that a crash repeats some of them, which
-is harmless (``effects.py``).
+``/changes`` is read from a stored cursor on. Whether a series, study or patient is stable is decided here, because a
+crash loses the change by which Orthanc would report it. The cursor is stored after the effects, so a crash repeats some
+of them, which is harmless (``effects.py``).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, tzinfo
 from functools import partial
 from typing import Final, Protocol
@@ -31,12 +32,13 @@ from ..orthanc.identifiers import identifier_of
 from ..store.documents import UnreadableDocument
 from ..store.port import StoreUnavailable
 from ..store.writer import StoredEntry
-from .archive import Archive, Change, ChangesPage, SeriesFacts, stored_earlier
+from .archive import Archive, Change, ChangesPage, SeriesFacts
 from .causes import STABLE, Cause, When
 from .definitions import SiteRule
-from .effects import INPUT, Desk, is_of_images
+from .effects import INPUT, is_of_images
 from .engine import Engine
 from .memory import Memory, decode_memory, save
+from .worklist_access import WorklistAccess
 
 _log = logging.getLogger("orthanc_ups.rules")
 _GATHER: Final = 0.25
@@ -62,14 +64,14 @@ _STUDY: Final = "0020000D"
 
 
 class ChangeNotes(Protocol):
-    """What Orthanc's callback noted (``ChangeListener``)."""
+    """The notes of Orthanc's callback (``ChangeListener``)."""
 
-    def wake(self, function: Callable[[], None] | None) -> None:
-        """Be called when something happened."""
+    def on_change(self, function: Callable[[], None] | None) -> None:
+        """Call a function when something happens; None to call nothing any more."""
         ...
 
     def begin_round(self) -> None:
-        """What happens from now on wakes the follower again."""
+        """A round begins: changes from now on wake the follower again."""
         ...
 
     def series_of(self, instance: str) -> str | None:
@@ -81,23 +83,14 @@ class ChangeNotes(Protocol):
         ...
 
 
-class EndedWorkitems(Protocol):
-    """Final workitems by the time of their end (``WorkitemStore``)."""
-
-    def ended(self, after: tuple[float, int], before: float, limit: int) -> Sequence[Workitem]:
-        """Those that ended before a time, behind the last one of the page before."""
-        ...
-
-
 class Follower:
-    """One loop that reads, fires and remembers. Lives on the asyncio loop."""
+    """Reads what is new, fires rules and stores how far it is. All methods are called on the asyncio loop."""
 
     def __init__(
         self,
         engine: Engine,
         archive: Archive,
-        desk: Desk,
-        ended: EndedWorkitems,
+        worklist: WorklistAccess,
         memory: Memory,
         note: StoredEntry,
         change_notes: ChangeNotes,
@@ -107,9 +100,11 @@ class Follower:
         is_own: Callable[[str], bool],
         shares_database: bool = False,
     ) -> None:
-        """``stable_age`` in seconds; ``is_own``: whether an Orthanc identifier is of what the worklist stores."""
-        self._engine, self._archive, self._desk = engine, archive, desk
-        self._ended_workitems = ended
+        """``stable_age`` is Orthanc's ``StableAge``, in seconds.
+
+        ``is_own``: whether an identifier of Orthanc is that of a resource in which the worklist is stored.
+        """
+        self._engine, self._archive, self._worklist = engine, archive, worklist
         self._memory, self._note = memory, note
         self._change_notes, self._clock = change_notes, clock
         self._stable_age, self._is_own = stable_age, is_own
@@ -117,12 +112,12 @@ class Follower:
         kinds = {rule.when for rule in engine.rules}
         self._levels = tuple(level for level, when in STABLE.items() if when in kinds)
         self._of_instances = tuple(engine.of(When.STORED_INSTANCE))
-        self._with_labels = engine.asks_for_labels
+        self._with_labels = engine.needs_labels
         self._follows_images = bool(self._levels or self._of_instances)
         self._follows_ends = bool(kinds & {When.COMPLETED, When.CANCELED})
         self._follows_deletions = When.DELETED in kinds
-        self._something = asyncio.Event()
-        self._uploads_go_on = False
+        self._wakeup = asyncio.Event()
+        self._uploads_continue = False
         self._ended_uids: dict[str, None] = {}
         self._deleted: dict[str, None] = {}
         self._changed_workitems: dict[str, None] = {}
@@ -138,8 +133,8 @@ class Follower:
     # --- opening ---
 
     async def open(self) -> None:
-        """Take over what was remembered. May raise StoreUnavailable."""
-        self._take_over()
+        """Read the stored state, and find what happened since. May raise StoreUnavailable."""
+        self._read_memory()
         memory, now = self._memory, self._clock.now()
         if not self._follows_images:
             memory.cursor, memory.unstable = None, {}
@@ -148,7 +143,7 @@ class Follower:
             if memory.cursor is None:
                 memory.cursor = last
             elif memory.cursor > last:
-                # What was deleted is no longer among the changes; or the index is an earlier one.
+                # Changes of deleted resources are gone, or Orthanc's index was restored from a backup.
                 _log.info("Rules continue after change %d, the latest that Orthanc has", last)
                 memory.cursor = last
             self._saved_cursor = memory.cursor
@@ -159,20 +154,20 @@ class Follower:
         self._find_ends()
         if self._follows_deletions:
             await self._find_deletions()
-        self._change_notes.wake(self._changed)
+        self._change_notes.on_change(self._changed)
 
     def _changed(self) -> None:
-        """Something arrived or was deleted since the last round began."""
-        self._uploads_go_on = True
-        self._something.set()
+        """An instance arrived or a study was deleted since the last round began."""
+        self._uploads_continue = True
+        self._wakeup.set()
 
-    def _take_over(self) -> None:
+    def _read_memory(self) -> None:
         if not self._note.document:
             return
         try:
             stored = decode_memory(self._note.document)
         except UnreadableDocument as error:
-            _log.error("The stored state of the rules is not readable (%s); they start afresh", error)
+            _log.error("Cannot read the stored state of the rules (%s); starting over", error)
             return
         for name in ("cursor", "unstable", "ended_at", "studies", "records", "revision"):
             setattr(self._memory, name, getattr(stored, name))
@@ -182,43 +177,43 @@ class Follower:
         }
 
     def _find_ends(self) -> None:
-        """Workitems that ended while nobody looked, and those of the last minute before."""
+        """Note workitems that ended since the state was stored, and within the minute before."""
         if self._memory.ended_at is None:
             return
         after, before = (self._memory.ended_at - _OVERLAP, 0), self._clock.now() + 1.0
-        while page := self._ended_workitems.ended(after, before, _PAGE):
+        while page := self._worklist.ended(after, before, _PAGE):
             self._ended_uids.update(dict.fromkeys(workitem.uid for workitem in page))
             after = (page[-1].ended or 0.0, page[-1].created)
 
     async def run(self) -> None:
-        """Follow for ever."""
+        """Follow until canceled."""
         pauses = growing(_FIRST_PAUSE, _LONGEST_PAUSE)
         while True:
-            self._something.clear()
-            self._uploads_go_on = False
+            self._wakeup.clear()
+            self._uploads_continue = False
             self._change_notes.begin_round()
             try:
                 await self.round()
             except (StoreUnavailable, UpsError) as error:
                 pause = next(pauses)
-                _log.warning("Rules wait: %s; trying again in %g s", error, pause)
+                _log.warning("Rules are waiting: %s; trying again in %g s", error, pause)
                 await self._clock.sleep(pause)
             else:
                 pauses = growing(_FIRST_PAUSE, _LONGEST_PAUSE)
                 await self._wait()
 
     async def close(self) -> None:
-        """Store how far it is. May raise StoreUnavailable."""
-        self._change_notes.wake(None)
+        """Store the state. May raise StoreUnavailable."""
+        self._change_notes.on_change(None)
         if self._dirty:
             await self._save()
 
     async def _wait(self) -> None:
-        """Until something happens, becomes stable or is to be stored; while uploads go on less often."""
+        """Wait until something happens, becomes stable or is due to be stored; longer while uploads continue."""
         began = self._clock.now()
         try:
-            async with asyncio.timeout(self._patience()):
-                await self._something.wait()
+            async with asyncio.timeout(self._timeout()):
+                await self._wakeup.wait()
         except TimeoutError:
             self._gather = _GATHER
             return
@@ -226,7 +221,7 @@ class Follower:
         self._gather = min(2 * self._gather, _GATHER_UNDER_LOAD) if is_busy else _GATHER
         await self._clock.sleep(self._gather)
 
-    def _patience(self) -> float:
+    def _timeout(self) -> float:
         now = self._clock.now()
         due = [self._look_every]
         if self._memory.unstable:
@@ -238,7 +233,7 @@ class Follower:
     # --- one round ---
 
     async def round(self) -> None:
-        """Read what is new and fire what is due. May raise StoreUnavailable, or UpsError (0213)."""
+        """Read what is new and fire the rules that are due. May raise StoreUnavailable or UpsError (0213)."""
         if self._follows_images:
             await self._follow_changes()
         await self._fire_ends()
@@ -266,7 +261,7 @@ class Follower:
     async def _follow_changes(self) -> None:
         while True:
             page = await self._archive.changes(self._memory.cursor or 0)
-            await self._take(page)
+            await self._process(page)
             self._memory.cursor = page.last
             if page.last - self._saved_cursor > _ROWS_WITHOUT_SAVE:
                 self._dirty = True
@@ -275,12 +270,12 @@ class Follower:
                 return
             await self._save_in_time()
 
-    async def _take(self, page: ChangesPage) -> None:
+    async def _process(self, page: ChangesPage) -> None:
         arrived = [row for row in page.rows if row.kind == "NewInstance" and not self._is_own(row.identifier)]
         if self._follows_deletions:
             await self._note_studies(row for row in page.rows if row.kind == "NewStudy")
         for row in page.rows:
-            if row.kind == "NewSeries":  # perhaps one that was deleted, and is another now
+            if row.kind == "NewSeries":  # perhaps deleted before, now with other attributes
                 self._archive.forget_series(row.identifier)
         if not arrived:
             return
@@ -294,7 +289,7 @@ class Follower:
             if identifier is None:
                 continue
             at = min(now, row.at + 1.0 if row.at is not None else now)
-            await self._attempted(
+            await self._attempt(
                 f"instance/{row.identifier}", partial(self._arrived, row.identifier, identifier, at)
             )
 
@@ -303,8 +298,8 @@ class Follower:
         if self._of_instances:
             await self._fire_instance(instance, series, at)
 
-    async def _attempted(self, key: str, work: Callable[[], Awaitable[None]]) -> None:
-        """Do it. What fails again and again while Orthanc answers is given up, with a line: the rest goes on."""
+    async def _attempt(self, key: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Do some work, which is given up if it fails repeatedly although Orthanc answers, so that others continue."""
         try:
             await work()
         except UpsError:
@@ -314,17 +309,15 @@ class Follower:
             await self._archive.last_change()
             if self._failures[key] < _ATTEMPTS:
                 raise
-            _log.error(
-                "Rules give up %s, which failed %d times: %s", key, _ATTEMPTS, str(error) or repr(error)
-            )
+            _log.error("Rules gave up %s after %d attempts: %s", key, _ATTEMPTS, str(error) or repr(error))
         self._failures.pop(key, None)
 
     async def _series(self, arrived: Iterable[Change]) -> Mapping[str, str]:
-        """The series of each instance; of those that are gone again none."""
+        """The series of each instance that still exists, by instance."""
         series = {row.identifier: self._change_notes.series_of(row.identifier) for row in arrived}
         noted = {instance: parent for instance, parent in series.items() if parent is not None}
-        others = [identifier for identifier in series if identifier not in noted]
-        return {**noted, **await self._archive.series_of(others)}
+        unknown = [identifier for identifier in series if identifier not in noted]
+        return {**noted, **await self._archive.series_of(unknown)}
 
     async def _touch(self, instance: str, series: str, at: float) -> None:
         if not self._levels:
@@ -345,16 +338,16 @@ class Follower:
             return
         cause = await self._archive.cause(When.STORED_INSTANCE, instance, labels=self._with_labels)
         if cause is not None:
-            await self._engine.react(stored_earlier(cause, self._time(at)), rules)
+            await self._engine.react(replace(cause, at=self._time(at)), rules)
 
     def _possible(self, facts: SeriesFacts) -> Sequence[SiteRule]:
-        """The rules that may fire for an instance of a series: worked out once for all of them."""
-        facts_before, rules = self._possible_rules.get(facts.identifier, (None, ()))
-        if facts_before is facts:
+        """The rules that can fire for an instance of a series, from a cache by series."""
+        cached_facts, rules = self._possible_rules.get(facts.identifier, (None, ()))
+        if cached_facts is facts:
             return rules
         if len(self._possible_rules) >= _SERIES_AT_ONCE:
             self._possible_rules.clear()
-        cause = Cause(When.STORED_INSTANCE, "", "", facts.content, self._desk.now())
+        cause = Cause(When.STORED_INSTANCE, "", "", facts.content, self._worklist.now())
         rules = tuple(self._engine.possible(self._of_instances, cause))
         self._possible_rules[facts.identifier] = facts, rules
         return rules
@@ -364,46 +357,48 @@ class Follower:
 
     @property
     def _zone(self) -> tzinfo | None:
-        return self._desk.now().tzinfo
+        return self._worklist.now().tzinfo
 
     async def _fire_stable(self) -> None:
-        """Whatever nothing arrived for since ``StableAge``."""
-        at_rest = self._clock.now() - self._stable_age
-        due = [(at, resource) for resource, at in self._memory.unstable.items() if at <= at_rest]
+        """Fire rules for resources that have received nothing for ``StableAge``."""
+        latest = self._clock.now() - self._stable_age
+        due = [(at, resource) for resource, at in self._memory.unstable.items() if at <= latest]
         for at, resource in sorted(due)[:_FIRED_AT_ONCE]:
             began = time.monotonic()
-            await self._attempted(resource, partial(self._came_to_rest, resource, at))
+            await self._attempt(resource, partial(self._fire_stable_resource, resource, at))
             del self._memory.unstable[resource]
             self._dirty = True
             await self._save_in_time()
-            if self._uploads_go_on:  # at most half of the time, as Orthanc's index serves one at a time
+            if (
+                self._uploads_continue
+            ):  # at most half of the time: Orthanc's index serves one caller at a time
                 await self._clock.sleep(min(time.monotonic() - began, _LONGEST_REST))
 
-    async def _came_to_rest(self, resource: str, at: float) -> None:
+    async def _fire_stable_resource(self, resource: str, at: float) -> None:
         level, _, identifier = resource.partition("/")
         cause = await self._archive.cause(STABLE[level], identifier, labels=self._with_labels)
         if cause is not None:
-            await self._engine.react(stored_earlier(cause, self._time(at + self._stable_age)))
+            await self._engine.react(replace(cause, at=self._time(at + self._stable_age)))
         if level == "series":
             self._archive.forget_series(identifier)
 
     # --- ends of workitems ---
 
     def accepted(self, command: Command, outcome: Outcome) -> None:
-        """A command was carried out: an observer of the worklist."""
+        """Note a command that was carried out; called by the worklist."""
         if self._follows_ends and isinstance(command, (ChangeState, Close, RequestCancel)):
             self._ended_uids[outcome.uid] = None
-            self._something.set()
+            self._wakeup.set()
         if self._follows_deletions and isinstance(command, (Create, Update)):
             self._changed_workitems[outcome.uid] = None
-            self._something.set()
+            self._wakeup.set()
 
     async def _fire_ends(self) -> None:
         for uid in list(self._ended_uids):
-            workitem = self._desk.workitem(uid)
+            workitem = self._worklist.workitem(uid)
             if workitem is not None and workitem.state.is_final:
-                end = self._end_of(workitem)
-                await self._attempted(end.key, partial(self._react, end))
+                end = end_of(workitem, self._zone)
+                await self._attempt(end.key, partial(self._react, end))
                 self._memory.ended_at = max(self._memory.ended_at or 0.0, workitem.ended or 0.0)
                 self._dirty = True
             self._ended_uids.pop(uid, None)
@@ -411,13 +406,10 @@ class Follower:
     async def _react(self, cause: Cause) -> None:
         await self._engine.react(cause)
 
-    def _end_of(self, workitem: Workitem) -> Cause:
-        return end_of(workitem, self._zone)
-
-    # --- inputs that are gone ---
+    # --- inputs that were deleted ---
 
     async def _note_studies(self, rows: Iterable[Change]) -> None:
-        """Studies that arrived: those that open workitems name are watched."""
+        """Watch those studies that arrived and are inputs of open workitems."""
         for row in rows:
             study = await self._archive.resource("study", row.identifier)
             uid = str(study["MainDicomTags"].get("StudyInstanceUID", "")) if study else ""
@@ -425,22 +417,24 @@ class Follower:
                 self._watch(row.identifier, uid)
 
     async def _find_deletions(self) -> None:
-        """Studies that were there when we last looked; and those of all open workitems are watched from now on."""
-        there = await self._archive.existing("study", list(self._memory.studies))
+        """Note watched studies that no longer exist, and open workitems, whose inputs will be watched."""
+        existing = await self._archive.existing("study", list(self._memory.studies))
         self._deleted.update(
-            dict.fromkeys(identifier for identifier in self._memory.studies if identifier not in there)
+            dict.fromkeys(identifier for identifier in self._memory.studies if identifier not in existing)
         )
         for state in (State.SCHEDULED, State.IN_PROGRESS):
             query = Query.of({tags.SOP_INSTANCE_UID: element("UI"), tags.STATE: element("CS", state.value)})
             self._changed_workitems.update(
-                dict.fromkeys(workitem.uid for workitem in await self._desk.matching(query, _OPEN_AT_ONCE))
+                dict.fromkeys(
+                    workitem.uid for workitem in await self._worklist.matching(query, _OPEN_AT_ONCE)
+                )
             )
 
     async def _note_inputs(self) -> None:
-        """What commands named as inputs is watched, as far as it is there."""
+        """Watch the inputs of workitems that were created or updated, as far as they exist."""
         watched = set(self._memory.studies.values())
         for uid in list(self._changed_workitems):
-            workitem = self._desk.workitem(uid)
+            workitem = self._worklist.workitem(uid)
             named = own_studies(workitem, self._archive.own_ae) if workitem is not None else set()
             for study in named - watched:
                 identifier = (await self._archive.lookup(study)).get("study")
@@ -451,7 +445,7 @@ class Follower:
             self._changed_workitems.pop(uid, None)
 
     def _note_absence(self, workitem: Workitem, study: str) -> None:
-        """An input that is not there: it was deleted before we looked, or it has never been there."""
+        """Note an input that does not exist, if it did: a rule created the workitem, or a deletion was reported."""
         identifier = identifier_of(text(workitem.attributes, tags.PATIENT_ID).strip(), study)
         if identifier in self._deleted or is_of_images(workitem):
             self._watch(identifier, study)
@@ -478,12 +472,12 @@ class Follower:
             self._deleted.pop(identifier, None)
 
     async def _having_input(self, study: str) -> list[Workitem]:
-        """Open workitems whose inputs name a study in this Orthanc."""
+        """Open workitems that have a study in this Orthanc as an input."""
         item: DataSet = {_STUDY: element("UI", study)}
         workitems: list[Workitem] = []
         for state in (State.SCHEDULED, State.IN_PROGRESS):
             query = Query.of({INPUT: element("SQ", item), tags.STATE: element("CS", state.value)})
-            workitems += await self._desk.matching(query, _OPEN_AT_ONCE)
+            workitems += await self._worklist.matching(query, _OPEN_AT_ONCE)
         return [workitem for workitem in workitems if study in own_studies(workitem, self._archive.own_ae)]
 
     def _deletion(self, identifier: str, study: str, workitem: Workitem) -> Cause:
@@ -493,7 +487,7 @@ class Follower:
             key,
             f"study {study} was deleted",
             to_keywords(workitem.attributes),
-            self._desk.now(),
+            self._worklist.now(),
             workitem=workitem,
         )
 
@@ -511,7 +505,7 @@ def end_of(workitem: Workitem, zone: tzinfo | None) -> Cause:
 
 
 def own_studies(workitem: Workitem, own_ae: str) -> set[str]:
-    """The studies among a workitem's inputs that are to be retrieved from an AE title."""
+    """The studies among a workitem's inputs that can be retrieved from an AE title."""
     return {
         text(item, _STUDY)
         for item in items(workitem.attributes, INPUT)
@@ -520,4 +514,4 @@ def own_studies(workitem: Workitem, own_ae: str) -> set[str]:
 
 
 def _retrieve_aes(item: DataSet) -> Collection[str]:
-    return [str(ae) for way in items(item, _DICOM_RETRIEVAL) for ae in values(way, _RETRIEVE_AE)]
+    return [str(ae) for source in items(item, _DICOM_RETRIEVAL) for ae in values(source, _RETRIEVE_AE)]

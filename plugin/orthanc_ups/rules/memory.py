@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The stored state of the rules: the cursor on ``/changes``, resources that are not stable yet, and counts per rule."""
+"""The stored state of the rules: their position in ``/changes``, resources that are not stable yet, counts per rule."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class RuleRecord:
     """Counts of a rule, and what it did last.
 
     Attributes:
-        fired: how often it did something; ``failed``: how often that was refused; ``stopped``: to end a loop.
-        last_at: when it last did something, seconds since the epoch; ``last``: what that was.
+        fired: how often it did something; ``failed``: how often that was refused; ``stopped``: how often a loop ended.
+        last_at: when it last did something, in seconds since the epoch; ``last``: what it did.
         error_at, error: the last refusal.
     """
 
@@ -38,12 +38,12 @@ class Memory:
     """The stored state of all rules.
 
     Attributes:
-        cursor: the last row of ``/changes`` that was seen; None if no rule is about images.
-        unstable: per ``series/…``, ``study/…`` or ``patient/…`` when something last arrived, seconds since the
+        cursor: the last row of ``/changes`` that was processed; None if no rule is about images.
+        unstable: per ``series/…``, ``study/…`` or ``patient/…`` the time of its last instance, in seconds since the
             epoch.
-        ended_at: every end of a workitem before it was seen; None if no rule is about ends.
-        studies: inputs of open workitems that are in the archive: Orthanc's identifier to Study Instance UID.
-        records: counts by name of the rule.
+        ended_at: ends of workitems up to this time were processed; None if no rule is about ends.
+        studies: studies in the archive that are inputs of open workitems: Orthanc's identifier to Study Instance UID.
+        records: by name of the rule.
     """
 
     cursor: int | None = None
@@ -58,12 +58,12 @@ class Memory:
         self.unstable[resource] = max(at, self.unstable.pop(resource, at))
 
     def record(self, rule: str) -> RuleRecord:
-        """Counts of a rule, and what it did last."""
+        """The record of a rule."""
         return self.records.setdefault(rule, RuleRecord())
 
 
 def encode_memory(memory: Memory) -> bytes:
-    """The document that is stored."""
+    """The document to store."""
     return orjson.dumps({"format": FORMAT, **asdict(memory)})
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""``Ups.CheckOutputs``: outputs that are said to be in this Orthanc are looked for before a workitem is completed."""
+"""``Ups.CheckOutputs``: a workitem is completed only if those outputs exist that it references in this Orthanc."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ class OutputsInArchive:
     def __init__(
         self, archive: Archive, ae_titles: Iterable[str], public_url: str, ports: Iterable[int]
     ) -> None:
-        """What names this Orthanc: its AE titles, ``Ups.PublicUrl``, and addresses of this host with its ports."""
+        """References name this Orthanc by its AE titles, ``Ups.PublicUrl``, or local addresses with its ports."""
         self._archive = archive
         self._titles = frozenset(title.upper() for title in ae_titles)
         self._public_url = public_url.rstrip("/")
         self._ports = frozenset(ports)
 
     async def missing(self, references: Sequence[DataSet]) -> Sequence[str]:
-        """SOP Instance UIDs that are referenced here, but are not here. Raises StoreUnavailable."""
-        own = [item for item in references if self._names_us(item)]
+        """SOP Instance UIDs that are referenced in this Orthanc and not in it. Raises StoreUnavailable."""
+        own = [item for item in references if self._is_here(item)]
         return await self._archive.missing_instances(uid for item in own for uid in _instances(item))
 
-    def _names_us(self, item: DataSet) -> bool:
+    def _is_here(self, item: DataSet) -> bool:
         titles = (
             str(ae).strip().upper() for source in items(item, _DICOM) for ae in values(source, _RETRIEVE_AE)
         )
@@ -49,9 +49,9 @@ class OutputsInArchive:
             for name, tag in ((_WADO_RS, _URL), (_WADO_URI, _URI))
             for retrieval in items(item, name)
         )
-        return any(map(self._is_ours, addresses))
+        return any(map(self._is_own_address, addresses))
 
-    def _is_ours(self, address: str) -> bool:
+    def _is_own_address(self, address: str) -> bool:
         if self._public_url and address.startswith(f"{self._public_url}/"):
             return True
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final, Protocol, TypedDict
+from typing import Annotated, Final, TypedDict
 from urllib.parse import quote
 
 from msgspec import Meta
@@ -14,10 +14,11 @@ from ..dicomweb.response import HttpProblem
 from ..management.answers import Time
 from ..management.bodies import Body
 from ..management.routing import Call, Route
+from .archive import PLURALS
+from .automation import Automation, TestedRule
 from .backfill import Backfill
 from .causes import Cause, When
-from .definitions import CancelEffect, CompleteEffect, CreateEffect, Effect, SiteRule, UpdateEffect
-from .memory import Memory
+from .definitions import CancelEffect, CompleteEffect, CreateEffect, SiteRule, UpdateEffect
 
 _EFFECTS: Final[Mapping[type, str]] = {
     CreateEffect: "Create",
@@ -25,7 +26,6 @@ _EFFECTS: Final[Mapping[type, str]] = {
     CompleteEffect: "Complete",
     CancelEffect: "Cancel",
 }
-_PLURALS: Final = {"patient": "patients", "study": "studies", "series": "series", "instance": "instances"}
 
 
 class BackfillJson(TypedDict):
@@ -63,25 +63,6 @@ class RulesJson(TypedDict):
     waiting: int
 
 
-class TestedCause(TypedDict):
-    """What a rule would do for one cause, or why it would not fire."""
-
-    cause: str
-    fires: bool
-    why_not: list[str]
-    would: list[str]
-
-
-class TestedRule(TypedDict):
-    """What a rule would do. ``why_not`` says so if there is no cause for it at all."""
-
-    name: str
-    when: str
-    fires: bool
-    causes: list[TestedCause]
-    why_not: list[str]
-
-
 class TestedRules(TypedDict):
     """What each rule would do; nothing was done."""
 
@@ -89,7 +70,7 @@ class TestedRules(TypedDict):
 
 
 class TestRules(Body, kw_only=True):
-    """What to test rules with. One of the two."""
+    """What to test rules with: either of the two."""
 
     study: Annotated[
         str,
@@ -99,54 +80,15 @@ class TestRules(Body, kw_only=True):
 
 
 class BackfillRule(Body, kw_only=True):
-    """Why, if anybody wants to know."""
-
-
-class RunningRules(Protocol):
-    """Rules that run (``Automation``)."""
-
-    rules: tuple[SiteRule, ...]
-    memory: Memory
-
-    @property
-    def waiting(self) -> int:
-        """What is not stable yet."""
-        ...
-
-    def rule(self, name: str) -> SiteRule | None:
-        """A rule by its name."""
-        ...
-
-    async def locate(self, identifier: str) -> tuple[str, str] | None:
-        """Level and Orthanc identifier of a resource."""
-        ...
-
-    async def causes_in(self, level: str, identifier: str) -> Mapping[When, Sequence[Cause]]:
-        """All that could fire rules in a resource."""
-        ...
-
-    def end_of(self, uid: str) -> Mapping[When, Sequence[Cause]]:
-        """The end of a workitem. Raises LookupError."""
-        ...
-
-    async def test(self, causes: Mapping[When, Sequence[Cause]]) -> list[dict[str, Any]]:
-        """What each rule would do because of causes, and why not."""
-        ...
-
-    def backfill(self, rule: SiteRule) -> Backfill | None:
-        """The last run of a rule over what is there already."""
-        ...
-
-    def begin_backfill(self, rule: SiteRule) -> Backfill:
-        """Run a rule over what is there already."""
-        ...
+    """The reason for a backfill, optional."""
 
 
 class RuleRoutes:
-    """Handlers of ``/ups/api/rules``. Without rules there is nothing to list, and nothing to test."""
+    """Handlers of ``/ups/api/rules``."""
 
-    def __init__(self, running: RunningRules | None) -> None:
-        self._running = running
+    def __init__(self, automation: Automation | None) -> None:
+        """``automation`` is None if there are no rules."""
+        self._automation = automation
 
     def routes(self) -> tuple[Route, ...]:
         """The routes."""
@@ -161,62 +103,66 @@ class RuleRoutes:
 
     async def all(self, call: Call) -> RulesJson:
         """Rules with their last firings, counts and errors."""
-        running = self._running
-        if running is None:
+        automation = self._automation
+        if automation is None:
             return {"rules": [], "waiting": 0}
-        return {"rules": [_shown(running, rule) for rule in running.rules], "waiting": running.waiting}
+        rules = [_described(automation, rule) for rule in automation.rules]
+        return {"rules": rules, "waiting": automation.waiting}
 
     async def test(self, call: Call, body: TestRules) -> TestedRules:
         """What each rule would do because of a study or a workitem's end, and why not. Nothing is done."""
         if bool(body.study) == bool(body.workitem):
             raise HttpProblem(400, 'give "study" or "workitem"')
-        running = self._running
-        if running is None:
+        automation = self._automation
+        if automation is None:
             return {"rules": []}
         try:
-            causes = running.end_of(body.workitem) if body.workitem else await self._causes(call, body.study)
+            if body.workitem:
+                causes = automation.end_of(body.workitem)
+            else:
+                causes = await _causes(automation, call, body.study)
         except LookupError as error:
             raise HttpProblem(404, str(error.args[0])) from None
-        tested: Any = await running.test(causes)
-        return {"rules": tested}
-
-    async def _causes(self, call: Call, identifier: str) -> Mapping[When, Sequence[Cause]]:
-        assert self._running is not None
-        resource = await self._running.locate(identifier)
-        if resource is None:
-            raise LookupError(f'Orthanc has no study, series or instance "{identifier[:64]}"')
-        level, resource_id = resource
-        await call.check_readable(f"/{_PLURALS[level]}/{quote(resource_id)}")
-        return await self._running.causes_in(level, resource_id)
+        return {"rules": await automation.test(causes)}
 
     async def progress(self, call: Call) -> BackfillJson:
-        """How far a rule's last run over what is there already is."""
-        running, rule = self._rule(call)
-        return _progress(running.backfill(rule))
+        """The progress of a rule's last backfill."""
+        automation, rule = self._rule(call)
+        return _progress(automation.backfill(rule))
 
     async def begin(self, call: Call, body: BackfillRule) -> BackfillJson:
-        """Run a rule over what is there already; repeating it makes no workitem twice."""
-        running, rule = self._rule(call)
+        """Apply a rule to everything that is already in Orthanc; a repeat creates no workitem twice."""
+        automation, rule = self._rule(call)
         if not rule.enabled:
             raise HttpProblem(409, f'the rule "{rule.name}" is not enabled')
         if rule.when is When.DELETED:
             raise HttpProblem(409, "what was deleted no longer exists")
-        return _progress(running.begin_backfill(rule))
+        return _progress(automation.begin_backfill(rule))
 
     async def stop(self, call: Call) -> BackfillJson:
-        """Stop a rule's run over what is there already; what it did stays."""
-        running, rule = self._rule(call)
-        backfill = running.backfill(rule)
+        """Stop a rule's backfill; what it did stays."""
+        automation, rule = self._rule(call)
+        backfill = automation.backfill(rule)
         if backfill is not None:
             backfill.stop()
         return _progress(backfill)
 
-    def _rule(self, call: Call) -> tuple[RunningRules, SiteRule]:
+    def _rule(self, call: Call) -> tuple[Automation, SiteRule]:
         name = call.parameters["rule"]
-        rule = self._running.rule(name) if self._running is not None else None
-        if self._running is None or rule is None:
+        rule = self._automation.rule(name) if self._automation is not None else None
+        if self._automation is None or rule is None:
             raise HttpProblem(404, f'there is no rule "{name[:64]}"')
-        return self._running, rule
+        return self._automation, rule
+
+
+async def _causes(automation: Automation, call: Call, identifier: str) -> Mapping[When, Sequence[Cause]]:
+    """The causes in a resource that the caller may read. Raises LookupError if it does not exist."""
+    resource = await automation.locate(identifier)
+    if resource is None:
+        raise LookupError(f'Orthanc has no study, series or instance "{identifier[:64]}"')
+    level, resource_id = resource
+    await call.check_readable(f"/{PLURALS[level]}/{quote(resource_id)}")
+    return await automation.causes_in(level, resource_id)
 
 
 def _progress(backfill: Backfill | None) -> BackfillJson:
@@ -235,14 +181,14 @@ def _report(backfill: Backfill) -> BackfillJson:
     }
 
 
-def _shown(running: RunningRules, rule: SiteRule) -> RuleJson:
-    record = running.memory.record(rule.name)
-    backfill = running.backfill(rule)
+def _described(automation: Automation, rule: SiteRule) -> RuleJson:
+    record = automation.memory.record(rule.name)
+    backfill = automation.backfill(rule)
     return {
         "name": rule.name,
         "when": rule.when.value,
         "conditions": [f"{condition.key}: {condition.expected}" for condition in rule.conditions],
-        "effects": [_in_words(effect) for effect in rule.effects],
+        "effects": [_EFFECTS[type(effect)] for effect in rule.effects],
         "enabled": rule.enabled,
         "fired": record.fired,
         "failed": record.failed,
@@ -253,10 +199,6 @@ def _shown(running: RunningRules, rule: SiteRule) -> RuleJson:
         "error": record.error,
         "backfill": _report(backfill) if backfill is not None else None,
     }
-
-
-def _in_words(effect: Effect) -> str:
-    return _EFFECTS[type(effect)]
 
 
 def _iso(at: float | None) -> str | None:

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Final, TypeAlias
 
-from .faults import Faulty
+from .faults import InvalidRuleValue
 
 Window: TypeAlias = Callable[[datetime], bool]
-"""Tells whether a time is inside the window."""
+"""Whether a time is inside the window."""
 
 _WEEKDAYS: Final = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _NUMBERS: Final = {
@@ -22,24 +22,24 @@ _MIDNIGHT: Final = 24 * 60
 
 
 def read_windows(expected: object) -> list[Window]:
-    """The windows of time that are written. Raises Faulty."""
+    """Compile the windows of ``Schedule``. Raises InvalidRuleValue."""
     listed = expected if isinstance(expected, list) else [expected]
     if not listed:
-        raise Faulty("at least one window of time")
+        raise InvalidRuleValue("at least one time window")
     return [_window(window) for window in listed]
 
 
-def _window(written: object) -> Window:
-    if not isinstance(written, Mapping) or not written or not set(written) <= {"Days", "From", "To"}:
-        raise Faulty('an object with "Days", "From" and "To", or a list of these')
-    days = _days(written.get("Days", list(_WEEKDAYS)))
-    begin, end = _minutes(written.get("From", "00:00"), "From"), _minutes(written.get("To", "24:00"), "To")
+def _window(entry: object) -> Window:
+    if not isinstance(entry, Mapping) or not entry or not set(entry) <= {"Days", "From", "To"}:
+        raise InvalidRuleValue('an object with "Days", "From" and "To", or a list of these')
+    days = _days(entry.get("Days", list(_WEEKDAYS)))
+    begin, end = _minutes(entry.get("From", "00:00"), "From"), _minutes(entry.get("To", "24:00"), "To")
 
     def inside(at: datetime) -> bool:
         minute = at.hour * 60 + at.minute
         if begin < end:
             return at.weekday() in days and begin <= minute < end
-        # Over midnight: the hours behind it belong to the day on which the window opened.
+        # Across midnight: the hours after it belong to the day on which the window began.
         if minute >= begin:
             return at.weekday() in days
         return minute < end and (at - timedelta(days=1)).weekday() in days
@@ -50,12 +50,12 @@ def _window(written: object) -> Window:
 def _days(names: object) -> frozenset[int]:
     listed = names if isinstance(names, list) else [names]
     if not listed:
-        raise Faulty("at least one weekday", "Days")
+        raise InvalidRuleValue("at least one weekday", "Days")
     days = set()
     for name in listed:
         number = _NUMBERS.get(name.strip().lower()) if isinstance(name, str) else None
         if number is None:
-            raise Faulty(f"weekdays: {', '.join(day[:3] for day in _WEEKDAYS)}", "Days", name)
+            raise InvalidRuleValue(f"weekdays: {', '.join(day[:3] for day in _WEEKDAYS)}", "Days", name)
         days.add(number)
     return frozenset(days)
 
@@ -63,7 +63,7 @@ def _days(names: object) -> frozenset[int]:
 def _minutes(text: object, key: str) -> int:
     parsed = _CLOCK.fullmatch(text.strip()) if isinstance(text, str) else None
     if parsed is None:
-        raise Faulty('a time such as "18:30"', key, text)
+        raise InvalidRuleValue('a time such as "18:30"', key, text)
     return _MIDNIGHT if parsed[1] is None else int(parsed[1]) * 60 + int(parsed[2])
 
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Values of a rule in which ``{Keyword}`` stands for what the cause has: ``"Lung nodules of {PatientID}"``.
+"""Placeholders in the values of a rule: ``{Keyword}`` is replaced by an attribute of the cause.
 
-- ``{Sequence.Keyword}`` reaches into the items of a sequence; ``{CallingAet}`` and ``{Origin}`` are those of the cause.
-- A text that is nothing but ``{Keyword}`` takes over the whole attribute: every value, or the items of a sequence.
-- ``{{`` and ``}}`` are braces. What the cause does not have is an empty text.
+- ``{Sequence.Keyword}`` is an attribute in the items of a sequence; ``{CallingAet}`` and ``{Origin}`` are those of
+  the cause.
+- A text that consists of ``{Keyword}`` alone becomes the whole attribute: all values, or the items of a sequence.
+- ``{{`` and ``}}`` are braces. An attribute that the cause does not have is replaced by nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _LONGEST: Final = {"AE": 16, "CS": 16, "LO": 64, "SH": 16, "PN": 64, "ST": 1024,
 
 
 def names_in(value: object) -> Iterator[str]:
-    """The names that stand in braces anywhere in a value."""
+    """The names in braces anywhere in a value."""
     if isinstance(value, str):
         yield from (part[1] for part in _PART.finditer(value) if part[1] is not None)
     elif isinstance(value, Mapping):
@@ -35,7 +36,7 @@ def names_in(value: object) -> Iterator[str]:
 
 
 def has_single_brace(value: object) -> bool:
-    """True if a brace in a text belongs to no pair."""
+    """True if a value has a brace without its counterpart."""
     if isinstance(value, str):
         return not {"{", "}"}.isdisjoint(_PART.sub("", value))
     if isinstance(value, Mapping):
@@ -44,14 +45,14 @@ def has_single_brace(value: object) -> bool:
 
 
 def check_name(name: str, *, of_images: bool) -> None:
-    """Raise LookupError with a name in braces that stands for nothing, Faulty for one that cannot."""
+    """Raise LookupError for a placeholder that is not a keyword, InvalidRuleValue for a path without a sequence."""
     if name in OF_CAUSE and of_images:
         return
     attribute_path(name)
 
 
 def filled(keyword: str, value: object, cause: Cause) -> Any:
-    """A value with what stands in braces replaced, in items of sequences too; cut to what its VR takes."""
+    """A value with its placeholders replaced, also in items of sequences; truncated to the length of its VR."""
     if isinstance(value, (list, tuple)):
         return [filled(keyword, member, cause) for member in value]
     if isinstance(value, Mapping):
@@ -83,7 +84,7 @@ def _attribute(name: str, cause: Cause) -> Any:
 
 
 def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """``Sequence.Keyword`` becomes an attribute of the sequence's single item."""
+    """Make ``Sequence.Keyword`` an attribute of the sequence's single item."""
     content = {key: value for key, value in flat.items() if "." not in key}
     below: dict[str, dict[str, Any]] = {}
     for key, value in flat.items():

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Tests of single values by VR: what ``If`` of a rule may ask of an attribute, and what fits it.
-
-What can never fit is refused while the rule is read: ``Faulty`` says what is expected.
-"""
+"""Tests of single values by VR, for ``If`` of a rule. A test that no value can pass raises InvalidRuleValue."""
 
 from __future__ import annotations
 
@@ -15,17 +12,17 @@ from typing import Any, Final, TypeAlias
 from ..core.date_times import DATED_VRS, key_interval, moment
 from ..core.person_names import fold
 from ..core.wildcards import is_wild, wildcard_test
-from .faults import Faulty
+from .faults import InvalidRuleValue
 
 Accepts: TypeAlias = Callable[[Any], bool]
-"""Whether a value of the attribute, as JSON has it, fits."""
+"""Whether a value of the attribute, in its JSON form, fits."""
 
 UNREADABLE_VRS: Final = frozenset({"NONE", "OB", "OD", "OF", "OL", "OV", "OW", "UN"})
-"""Values of these VRs are not read from images."""
+"""VRs whose values are not read from images."""
 
 _NUMBERS: Final = frozenset({"DS", "FD", "FL", "IS", "SL", "SS", "SV", "UL", "US", "UV"})
 _DIGITS: Final = {"FL": 6, "FD": 15}
-"""Decimal places to which a binary fraction is what was written (PS3.5 Table 6.2-1)."""
+"""Significant digits to which binary floats are compared (PS3.5 Table 6.2-1)."""
 
 _NUMBER: Final = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)"
 _NUMBER_RANGE: Final = re.compile(rf"({_NUMBER})?\s*-\s*({_NUMBER})?")
@@ -36,13 +33,13 @@ _UID: Final = re.compile(r"[0-9.*?]{1,64}")
 _NO_CODE: Final = re.compile(r"[!,;|&<>=]")
 _TAG: Final = re.compile(r"[0-9A-F]{8}")
 _NOT_HEX: Final = re.compile(r"[^0-9A-F]")
-_BACKWARDS: Final = "a range that ends after it begins"
+_REVERSED: Final = "a range that ends after it begins"
 
 
 def value_test(vr: str, expected: object) -> Accepts:
-    """A test for a value, a value with wildcards, or a range as text. Raises Faulty."""
+    """A test for a value, a value with wildcards, or a range as text. Raises InvalidRuleValue."""
     if isinstance(expected, bool) or not isinstance(expected, (str, int, float)):
-        raise Faulty("a text, a number, null, or a list of these", value=expected)
+        raise InvalidRuleValue("a text, a number, null, or a list of these", value=expected)
     text = str(expected).strip()
     if text == "*":
         return lambda _: True
@@ -51,26 +48,26 @@ def value_test(vr: str, expected: object) -> Accepts:
     if vr in DATED_VRS:
         return _dated(vr, text)
     if "\\" in text:
-        raise Faulty('a list such as ["CT", "MR"] for one of several', value=text)
+        raise InvalidRuleValue('a list such as ["CT", "MR"] for one of several', value=text)
     return _TESTS.get(vr, _text)(text)
 
 
 def range_test(vr: str, expected: Mapping[str, Any]) -> Accepts:
-    """A test for ``{"From": …, "To": …}``, of which one may be absent. Raises Faulty."""
+    """A test for ``{"From": …, "To": …}``, either of which may be absent. Raises InvalidRuleValue."""
     bounds = {name: expected.get(name, "") for name in ("From", "To")}
     for name, bound in bounds.items():
         if isinstance(bound, bool) or not isinstance(bound, (str, int, float)):
-            raise Faulty("a value", name, bound)
+            raise InvalidRuleValue("a value", name, bound)
     low, high = (str(bound).strip() for bound in bounds.values())
     if not low and not high:
-        raise Faulty("a value at From or To")
+        raise InvalidRuleValue("a value for From or To")
     if vr in _NUMBERS:
         return _between_numbers(vr, low, high)
     if vr == "AS":
         return _between_ages(low, high)
     if vr in DATED_VRS:
         return _dated(vr, f"{low}-{high}")
-    raise Faulty("a value, a list, or null: ranges are of dates, times, numbers and ages")
+    raise InvalidRuleValue("a value, a list, or null: only dates, times, numbers and ages have ranges")
 
 
 # --- numbers ---
@@ -82,16 +79,16 @@ def _number(vr: str, text: str) -> Accepts:
         return lambda value: _decimal(vr, value) == expected
     bounds = _NUMBER_RANGE.fullmatch(text)
     if bounds is None or not any(bounds.groups()):
-        raise Faulty('a number, or a range such as "10-20"', value=text)
+        raise InvalidRuleValue('a number, or a range such as "10-20"', value=text)
     return _between_numbers(vr, bounds[1] or "", bounds[2] or "")
 
 
 def _between_numbers(vr: str, low: str, high: str) -> Accepts:
     bottom, top = (_decimal(vr, bound) if bound else None for bound in (low, high))
     if (low and bottom is None) or (high and top is None):
-        raise Faulty("a number", value=low if low and bottom is None else high)
+        raise InvalidRuleValue("a number", value=low if low and bottom is None else high)
     if bottom is not None and top is not None and bottom > top:
-        raise Faulty(_BACKWARDS)
+        raise InvalidRuleValue(_REVERSED)
 
     def accept(value: Any) -> bool:
         number = _decimal(vr, value)
@@ -121,17 +118,17 @@ def _age_or_range(text: str) -> Accepts:
         return _between_ages(low.strip(), high.strip())
     expected = _age(text)
     if expected is None:
-        raise Faulty(_AN_AGE, value=text)
+        raise InvalidRuleValue(_AN_AGE, value=text)
     return lambda value: _age(value) == expected
 
 
 def _between_ages(low: str, high: str) -> Accepts:
     bottom, top = (_age(bound) if bound else None for bound in (low, high))
     if (low and bottom is None) or (high and top is None) or not (low or high):
-        raise Faulty(_AN_AGE, value=low if low and bottom is None else high)
+        raise InvalidRuleValue(_AN_AGE, value=low if low and bottom is None else high)
     lowest, highest = bottom or 0.0, math.inf if top is None else top
     if lowest > highest:
-        raise Faulty(_BACKWARDS)
+        raise InvalidRuleValue(_REVERSED)
 
     def accept(value: Any) -> bool:
         age = _age(value)
@@ -141,7 +138,7 @@ def _between_ages(low: str, high: str) -> Accepts:
 
 
 def _age(text: object) -> float | None:
-    """Days; a number alone is of years. None if it is no age."""
+    """An age in days; a number without a unit is in years. None if the text is not an age."""
     parsed = _AGE.fullmatch(str(text).strip(" \0"))
     return int(parsed[1]) * _DAYS_OF[parsed[2].upper()] if parsed else None
 
@@ -150,7 +147,7 @@ def _dated(vr: str, text: str) -> Accepts:
     try:
         interval = key_interval(vr, text)
     except ValueError as error:
-        raise Faulty(str(error).removeprefix("expected "), value=text) from None
+        raise InvalidRuleValue(str(error).removeprefix("expected "), value=text) from None
 
     def accept(value: Any) -> bool:
         at = moment(vr, value)
@@ -168,32 +165,32 @@ def _text(text: str) -> Accepts:
 
 
 def _folded(text: str) -> Accepts:
-    """Without regard to case: code strings and AE titles, whose letters are capital ones (PS3.5 §6.2)."""
+    """A test that ignores case, for VRs whose letters are upper case (PS3.5 §6.2)."""
     fits = wildcard_test(text.upper())
     return lambda value: fits(str(value).strip(" \0").upper())
 
 
 def _code(text: str) -> Accepts:
     if _NO_CODE.search(text):
-        raise Faulty('a code such as "CT", or a list such as ["CT", "MR"]', value=text)
+        raise InvalidRuleValue('a code such as "CT", or a list such as ["CT", "MR"]', value=text)
     return _folded(text)
 
 
 def _uid(text: str) -> Accepts:
     if _UID.fullmatch(text) is None:
-        raise Faulty('a UID such as "1.2.840.10008.5.1.4.1.1.2"', value=text)
+        raise InvalidRuleValue('a UID such as "1.2.840.10008.5.1.4.1.1.2"', value=text)
     return _text(text)
 
 
 def _tag(text: str) -> Accepts:
     expected = _NOT_HEX.sub("", text.upper())
     if _TAG.fullmatch(expected) is None:
-        raise Faulty('a tag such as "0020,000D"', value=text)
+        raise InvalidRuleValue('a tag such as "0020,000D"', value=text)
     return lambda value: _NOT_HEX.sub("", str(value).upper()) == expected
 
 
 def _name(text: str) -> Accepts:
-    """Without regard to case, accents and empty components at the end; the whole name, or one of its groups."""
+    """A test of a whole name or one of its groups, that ignores case, accents and empty trailing components."""
     fits = wildcard_test(fold(text))
     return lambda value: any(fits(fold(group)) for group in (str(value), *str(value).split("=")))
 

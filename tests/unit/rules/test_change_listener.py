@@ -25,7 +25,7 @@ class Follower:
     def __init__(self) -> None:
         self.count = 0
         self.listener = ChangeListener(cast("Any", ORTHANC), self._soon)
-        self.listener.wake(self._woken)
+        self.listener.on_change(self._woken)
 
     def _soon(self, function: Callable[[], None]) -> None:
         function()
@@ -47,7 +47,7 @@ def test_many_changes_wake_the_follower_once_a_round() -> None:
     follower.listener.begin_round()
     follower.arrive("instance3", "series")
     assert follower.count == 2
-    follower.listener.wake(None)
+    follower.listener.on_change(None)
     follower.arrive("instance4", "series")
     assert follower.count == 2
 

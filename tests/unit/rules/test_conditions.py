@@ -11,7 +11,7 @@ import pytest
 from orthanc_ups.management.keyword_form import tag_of, vr_of
 from orthanc_ups.rules.causes import Cause, When
 from orthanc_ups.rules.conditions import read_condition
-from orthanc_ups.rules.faults import Faulty
+from orthanc_ups.rules.faults import InvalidRuleValue
 from orthanc_ups.rules.texts import filled, names_in
 
 MONDAY_EVENING: Final = datetime(2026, 11, 23, 20, 30, tzinfo=UTC)
@@ -204,7 +204,7 @@ def fits_or_is_refused(keyword: str, expected: Any, value: str) -> bool | None:
     """Whether the value fits; None if the rule is refused with words of what is expected."""
     try:
         condition = read_condition(keyword, expected)
-    except Faulty as error:
+    except InvalidRuleValue as error:
         assert error.expected
         return None
     return not condition.objection(cause({keyword: value}))
@@ -264,6 +264,6 @@ def test_ranges_and_wildcards_fit_or_stop_the_start_but_are_never_taken_in_vain(
     ],
 )
 def test_what_can_never_fit_is_refused_with_what_is_expected(keyword: str, expected: Any) -> None:
-    with pytest.raises(Faulty) as refusal:
+    with pytest.raises(InvalidRuleValue) as refusal:
         read_condition(keyword, expected)
     assert refusal.value.expected

@@ -132,15 +132,15 @@ MISTAKES: Final[list[tuple[str, Any, str]]] = [
     ("Create/Attributes/ScheduledWorkitemCodeSequence", "X", "expected items of a sequence"),
     ("Create/Attributes/ProcedureStepLabel", "of {PatientID", "expected braces in pairs"),
     ("Create/Attributes/ProcedureStepLabel", "x" * 65, "at most 64 characters"),
-    ("Create/Attributes/ProcedureStepState", "COMPLETED", "is given by the worklist"),
-    ("Create/Attributes/SOPInstanceUID", "1.2.3", "is given by the worklist"),
+    ("Create/Attributes/ProcedureStepState", "COMPLETED", "is set by the worklist"),
+    ("Create/Attributes/SOPInstanceUID", "1.2.3", "is set by the worklist"),
     ("Create/Attributes/ScheduledProcedureStepStartDateTime", "tomorrow", "expected a date-time"),
     ("Create/Attributes/ScheduledProcedureStepStartDateTime", "now+1x", "expected a date-time"),
     ("Create/Attributes/ScheduledStationNameCodeSequence", [{"CodeValue": "L"}], "CodingSchemeDesignator"),
     ("Create/Attributes/ScheduledStationNameCodeSequence.CodeValue", "L", "CodingSchemeDesignator"),
     ("If/Modality", "!CT", 'a list such as ["CT", "MR"]'),
     ("If/Modality", "CT|MR", 'a list such as ["CT", "MR"]'),
-    ("If/0008,006", "CT", "no keyword of the DICOM dictionary"),
+    ("If/0008,006", "CT", "not a keyword of the DICOM dictionary"),
     ("Cancel", {"Matching": {"PatientID": "1"}, "Code": {"CodeValue": "110513"}}, "Cancel.Code"),
     ("Retrieve", "WADO-RS", 'which needs "Ups.PublicUrl"'),
     ("Retrieve", "ftp", 'expected "DICOM", "WADO-RS", or a URL'),
@@ -171,7 +171,7 @@ def test_a_mistake_is_one_line_with_rule_key_and_expectation(path: str, value: A
 
 def test_the_sender_of_images_is_no_condition_of_a_workitems_end() -> None:
     rule = {**changed("If", {"CallingAet": "CT1"}), "When": "Completed"}
-    with pytest.raises(ConfigurationError, match="cannot be known when"):
+    with pytest.raises(ConfigurationError, match="is not available when"):
         read(rule)
 
 
