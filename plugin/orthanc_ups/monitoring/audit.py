@@ -90,10 +90,10 @@ class AuditLog:
     def __init__(
         self, emit: Emit, soon: Callable[[Callable[[], None]], object] = lambda work: work()
     ) -> None:
-        """Prepare.
+        """``soon`` schedules a function on the loop, some milliseconds later.
 
-        ``soon`` schedules a function on the loop, some milliseconds later. The thread that a record wakes competes
-        with the loop for Python's lock, so it waits until the receivers of the change have been told.
+        The thread that a record wakes competes with the loop for Python's lock, so the loop first sends the events of
+        the change.
         """
         self._emit = emit
         self._soon = soon
@@ -104,7 +104,7 @@ class AuditLog:
         self._is_failing = False
 
     def accepted(self, command: Command, outcome: Outcome) -> None:
-        """Take the record of a command that was accepted. Never raises."""
+        """Record a command that was accepted. Never raises."""
         try:
             self._gathered.append(record_of(command, outcome))
         except Exception:
@@ -126,7 +126,7 @@ class AuditLog:
             self._is_full = True
 
     def start(self) -> None:
-        """Start the thread that emits."""
+        """Start the thread that emits the records."""
         self._thread.start()
 
     def stop(self, timeout: float) -> bool:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Reports when a disk that the worklist needs is full. Orthanc's own errors then speak of a "cached statement"."""
+"""Reports when a disk that the worklist needs is full. Orthanc's own errors then mention a "cached statement" only."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class DiskSpace:
         self._free = free
         self._full: dict[Path, int] = {}
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Check now. A disk that cannot be checked keeps its last state."""
         for folder in self._folders:
             try:
@@ -43,24 +43,24 @@ class DiskSpace:
                 _log.warning("The disk of %s has free space again", folder)
         else:
             if folder not in self._full:
-                _log.error("%s. Changes are refused until space is freed", _in_words(folder, free))
+                _log.error("%s. Changes are refused until space is freed", _sentence(folder, free))
             self._full[folder] = free
 
     def warnings(self) -> tuple[str, ...]:
         """Warnings for an operator, one per full disk."""
-        return tuple(f"{_in_words(folder, free)}. Free some space." for folder, free in self._full.items())
+        return tuple(f"{_sentence(folder, free)}. Free some space." for folder, free in self._full.items())
 
     def full(self) -> Mapping[Path, int]:
         """Folders whose disk is full, with the free bytes."""
         return self._full
 
     async def run(self) -> None:
-        """Check every few seconds, for ever."""
+        """Check every few seconds, forever."""
         while True:
-            self.look()
+            self.check()
             await asyncio.sleep(_EVERY)
 
 
-def _in_words(folder: Path, free: int) -> str:
+def _sentence(folder: Path, free: int) -> str:
     expected = MINIMUM_FREE // 1024**2
     return f"The disk of {folder} is full: {free // 1024} kB are free, expected at least {expected} MB"

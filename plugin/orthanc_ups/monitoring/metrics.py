@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The table of all metrics, and how their values reach Orthanc's ``/tools/metrics-prometheus``.
+"""The table of all metrics, and their publication at Orthanc's ``/tools/metrics-prometheus``.
 
 Orthanc's metrics have no labels, so a quantity that exists per subscriber is published as a sum and as its maximum.
 docs/metrics.md repeats the table; a test compares the two.
@@ -36,7 +36,7 @@ from .audit import Emit
 
 _log = logging.getLogger("orthanc_ups.monitoring.metrics")
 _EVERY: Final = 2.0
-_AT_ONCE: Final = 50
+_CHUNK: Final = 50
 _CHANGING: Final = tuple(service for service in Service if service not in (Service.RETRIEVE, Service.SEARCH))
 _CHANNELS: Final = ("dimse", "websocket", "webhook")
 _TYPES: Final = {
@@ -59,7 +59,7 @@ _OUTCOMES: Final = {
     "lost": "Events discarded because there were too many dead letters",
     "dropped": "Waiting events that an operator dropped",
     "replaced": "Progress Reports that a newer one of the same workitem replaced while they waited",
-    "repeated": "Events that an operator had sent again",
+    "repeated": "Events that an operator sent again",
 }
 
 _BY_RULES: Final = {
@@ -105,7 +105,7 @@ METRICS: Final = (
     _gauge("workitems", "Workitems in the worklist"),
     *(_gauge(f"workitems_{_word(state.value)}", f"Workitems that are {state.value}") for state in State),
     _gauge("late", "Workitems that are late or stuck, for any reason"),
-    _gauge("late_maximum", "The same in the worklist label that has most of them"),
+    _gauge("late_maximum", "The largest number of these in any worklist label"),
     *(_gauge(f"late_{kind.value}", f"Late: {_LATE[kind]}") for kind in LateKind),
     _gauge("scheduled_oldest_seconds", "Time since the earliest past start of a scheduled workitem"),
     _gauge("in_progress_longest_seconds", "Time since the earliest claim of a workitem that is in progress"),
@@ -189,7 +189,7 @@ METER_READINGS: Final = (
     "ups_lag_seconds",
     "ups_nodes",
 )
-"""Metrics that are read when they are published."""
+"""Metrics whose values come from ``Sources.meters``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +202,7 @@ class EndpointFigures:
         retry_at: when the next attempt is due, seconds since the epoch; None if it is not waiting for one.
         dead_letters: the number of its dead letters.
         latency_median, latency_p95: seconds from a change to its delivery; None if nothing was delivered.
-        refuses: True if it has dead letters and has taken nothing since its last error.
+        refuses: True if it has dead letters and has accepted nothing since its last error.
         is_unreachable: True if events wait and the AE has no address.
     """
 
@@ -242,7 +242,7 @@ class Sources:
 
 
 def publisher(orthanc: Orthanc) -> Callable[[str, float], None]:
-    """The function that sets a metric in this Orthanc: integers exactly if it can, else with seven digits."""
+    """The function that sets a metric in this Orthanc: integers exactly if Orthanc can, others to seven digits."""
     kind = orthanc.MetricsType.DEFAULT
     exact = getattr(orthanc, "SetMetricsIntegerValue", None)
 
@@ -260,17 +260,17 @@ class Metrics:
 
     def __init__(self, sources: Sources, publish: Callable[[str, float], None]) -> None:
         """``publish`` takes name and value. Raises ValueError if a meter is missing or unknown."""
-        wrong = set(METER_READINGS) ^ set(sources.meters)
-        if wrong:
+        unmatched = set(METER_READINGS) ^ set(sources.meters)
+        if unmatched:
             raise ValueError(
-                f"no reading for a metric, or no metric for a reading: {', '.join(sorted(wrong))}"
+                f"no reading for a metric, or no metric for a reading: {', '.join(sorted(unmatched))}"
             )
         self._sources = sources
         self._publish = publish
         self._last_counts: dict[str, float] = {}
 
     async def run(self) -> None:
-        """Publish for ever."""
+        """Publish forever."""
         while True:
             try:
                 await self.publish()
@@ -285,7 +285,7 @@ class Metrics:
             self._publish(metric.name, readings.get(metric.name, 0))
 
     async def read(self) -> dict[str, float]:
-        """Values by the name of the metric; an absent one means 0."""
+        """Values by the name of the metric; an absent name means 0."""
         sources = self._sources
         counted = {f"ups_{name}_total": float(count) for name, count in sources.counters().items()}
         metered = {name: float(read()) for name, read in sources.meters.items()}
@@ -295,7 +295,7 @@ class Metrics:
             **metered,
             **await self._workitems(),
             **_deliveries(sources.deliveries()),
-            **_endpoints(await _unhurried(sources.reports()), sources.now()),
+            **_endpoints(await _collect(sources.reports()), sources.now()),
             "ups_subscriptions_active": active,
             "ups_subscribers": subscribers,
         }
@@ -326,12 +326,12 @@ def _late(summary: LateSummary, now: float) -> dict[str, float]:
     }
 
 
-async def _unhurried(reports: Iterable[EndpointFigures]) -> list[EndpointFigures]:
-    """Collect the figures, and let the loop serve others now and then: a thousand reports take some milliseconds."""
+async def _collect(reports: Iterable[EndpointFigures]) -> list[EndpointFigures]:
+    """Collect the figures, yielding to the loop now and then: a thousand reports take some milliseconds."""
     figures: list[EndpointFigures] = []
     for report in reports:
         figures.append(report)
-        if len(figures) % _AT_ONCE == 0:
+        if len(figures) % _CHUNK == 0:
             await asyncio.sleep(0)
     return figures
 
@@ -372,16 +372,16 @@ def _endpoints(reports: list[EndpointFigures], now: float) -> dict[str, float]:
     }
 
 
-# --- where the figures of a running service come from ---
+# --- the figures of a running service ---
 
 
 @dataclass(frozen=True, slots=True)
 class Instruments:
-    """Functions of Orthanc for metrics and audit records.
+    """Functions for metrics and audit records.
 
     Attributes:
         publish: sets a metric by its name.
-        emit: takes an audit record; None if this Orthanc has no audit log.
+        emit: emits an audit record; None if this Orthanc has no audit log.
         uploads_refused: the number of refused uploads of UPS instances.
     """
 
@@ -404,7 +404,7 @@ class Interfaces:
 
 
 def meters(interfaces: Interfaces, instruments: Instruments) -> Mapping[str, Callable[[], float]]:
-    """The function that reads each metric of the interfaces, by the name of the metric."""
+    """The functions that read the metrics of the interfaces, by the name of the metric."""
     return {
         "ups_service_open": lambda: interfaces.health.report().is_well,
         "ups_associations": lambda: interfaces.dimse.associations,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Notices that Orthanc's store has failed before a request does, and that it works again."""
+"""Detects that Orthanc's store fails before a request does, and that it works again."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class StoreWatch:
         """Why nothing can be stored now, in words; "" if it can."""
         return self._read_failure or self._service.store_trouble
 
-    async def look(self) -> None:
+    async def check(self) -> None:
         """Check now."""
         before = self.trouble
         try:
@@ -59,7 +59,7 @@ class StoreWatch:
             _log.warning("Orthanc's store works again")
 
     async def run(self) -> None:
-        """Check every few seconds, for ever."""
+        """Check every few seconds, forever."""
         while True:
-            await self.look()
+            await self.check()
             await asyncio.sleep(_EVERY)

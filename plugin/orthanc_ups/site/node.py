@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What a node has whether it keeps the worklist or not: settings, ports, and checks of the caller."""
+"""The parts of a node that do not depend on whether it keeps the worklist: settings, ports, checks of callers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from ..projection.projection import Projection
 from ..rules.change_listener import ChangeListener
 from ..settings import OrthancSettings, Settings
 from ..store.key_value import KeyValueEntries
-from .opened import T, patiently
+from .lifetime import T, retry
 
 if TYPE_CHECKING:
     from ..cluster.member import Cluster
@@ -46,13 +46,14 @@ def projection_file(settings: Settings, orthanc_settings: OrthancSettings) -> Pa
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenNode:
-    """One Orthanc. Lives on the loop.
+    """An Orthanc that runs the plugin, whether or not it keeps the worklist. Used on the loop.
 
     Attributes:
         key_value: the functions for key-value stores; None if the Python plugin has none.
         worklists: answers worklist queries on Orthanc's DICOM port; None if that is off.
-        change_listener: is told of images that arrive; None if there are no rules.
-        http: the DICOMweb port; ``listening`` is done once it is open.
+        change_listener: is notified of arriving images; None if there are no rules.
+        http: the DICOMweb port.
+        listening: done once the DICOMweb port is open.
         dimse_context: for TLS on the DIMSE port; None without TLS.
         own_ae: AE title of the worklist.
     """
@@ -82,16 +83,16 @@ class OpenNode:
     rights: Rights
     origins: Origins
 
-    async def patiently(self, what: str, step: Callable[[], Awaitable[T]]) -> T:
-        """Retry a step until it succeeds, and return its result."""
-        return await patiently(self.health, what, step)
+    async def retry(self, part: str, step: Callable[[], Awaitable[T]]) -> T:
+        """Retry a step until it succeeds, and return its result. ``part`` is what the step opens."""
+        return await retry(self.health, part, step)
 
     def open_projection(self) -> Projection:
         """Open the search index. Raises ProjectionBroken."""
         return Projection.open(projection_file(self.settings, self.orthanc_settings), timezone=self.zone)
 
     def dimse_server(self, services: Services, codec: Codec, seen: Callable[[str], object]) -> DimseServer:
-        """The DIMSE port, not open yet; ``seen`` is called with the AE title of each peer that opens an association."""
+        """The DIMSE port, still closed. ``seen`` is called with the AE title of each peer that opens an association."""
         return DimseServer(
             self.settings,
             self.policy,
@@ -106,7 +107,7 @@ class OpenNode:
 
 @dataclass(frozen=True, slots=True)
 class SharedParts:
-    """What a node has, for as long as it runs, if it shares the worklist with others."""
+    """The further parts of a node that shares the worklist with others, for as long as it runs."""
 
     cluster: Cluster
     server: DimseServer

@@ -54,8 +54,8 @@ from ..store.port import Entry
 from ..webhook import subscriptions as webhook_subscriptions
 from ..webhook.channel import WebhookChannel, webhook_channels
 from ..worklist.late_watch import LateWatch
+from .lifetime import Lifetime
 from .node import OpenNode, SharedParts
-from .opened import Opened
 
 if TYPE_CHECKING:
     from ..cluster.standby import StandbyIndex
@@ -66,12 +66,12 @@ Serve: TypeAlias = Callable[
 ]
 
 _log = logging.getLogger("orthanc_ups")
-_AUDIT_ENDS: Final = 1.0
-_A_MOMENT: Final = 0.02
+_AUDIT_TIMEOUT: Final = 1.0
+_AUDIT_DELAY: Final = 0.02
 
 
 class OpenWorklist:
-    """Everything that exists only while this node keeps the worklist. Call ``open`` once; ``opened`` closes it.
+    """Everything that exists only while this node keeps the worklist. Call ``open`` once; ``lifetime`` closes it.
 
     Attributes:
         service: None until the worklist has been read.
@@ -83,7 +83,7 @@ class OpenWorklist:
         shared: SharedParts | None,
         metadata: OrthancEntries,
         serve: Serve,
-        opened: Opened,
+        lifetime: Lifetime,
         index: StandbyIndex | None = None,
         *,
         continues: bool = False,
@@ -91,19 +91,19 @@ class OpenWorklist:
         """Open the search index.
 
         Args:
-            node: where the worklist is opened.
+            node: the node that opens the worklist.
             shared: None unless nodes share the worklist.
             metadata: the store for Orthanc's metadata.
             serve: directs the requests on both HTTP ports here.
-            opened: closes later whatever is opened here.
-            index: kept the search index while this node was on standby, and has proved it complete.
+            lifetime: closes whatever is opened here.
+            index: kept the search index current while this node was on standby, and proved it complete.
             continues: True if another node had the worklist open until now.
         """
         self._node = node
         self._shared = shared
         self._metadata = metadata
         self._serve = serve
-        self._opened = opened
+        self._lifetime = lifetime
         self._continues = continues
         self._followed: list[Entry] | None = None
         if index is None:
@@ -115,40 +115,28 @@ class OpenWorklist:
         self._performed_steps: PerformedStepService | None = None
         self._automation: Automation | None = None
         self.service: UpsService | None = None
-        opened.add(self._close_files)
+        lifetime.add(self._close_files)
 
     async def open(self) -> None:
         """Read the worklist and serve it on every interface, waiting for whatever is missing."""
         node, shared = self._node, self._shared
-        await node.patiently("the store of the worklist", self._open_store)
+        await node.retry("the store of the worklist", self._open_store)
         codec = shared.codec if shared else Codec(node.settings, node.orthanc_settings)
         fence = shared.cluster.fence() if shared else no_fence
         dimse = self._dimse_channel(codec, fence)
         sockets = WebSocketChannel(node.settings, fence)
         channels: tuple[Channel, ...] = (dimse, sockets, *self._webhooks(fence))
         receivers = KnownReceivers(node.modalities, channels, self._subscribers)
-        service = self._new_service(channels, receivers)
-
-        async def start() -> None:
-            followed, self._followed = self._followed, None
-            await service.start(restarted=not self._continues, followed=followed)
-
-        await node.patiently("the worklist", start)
-        self.service = service
-        collector.settle()
-        self._opened.add(lambda: service.stop(goes_down=self._goes_down()))
-        await webhook_subscriptions.subscribe(
-            service.worklist, service.subscriptions, node.settings.webhooks, node.titles
-        )
+        service = await self._start_service(channels, receivers)
         self._performed_steps = self._performed_step_service(service)
         self._warn_of_unknown_receivers(receivers)
         node.modalities.moved = self._seen
         services = self._services(service)
         server = shared.server if shared else node.dimse_server(services, codec, self._seen)
         if shared is None:
-            self._opened.add(server.stop)
-        watch = StoreWatch(service, self._read_of_the_store)
-        self._opened.keep(watch.run)
+            self._lifetime.add(server.stop)
+        watch = StoreWatch(service, self._probe_store)
+        self._lifetime.supervise(watch.run)
         policy = late_policy(node.settings, read_templates(node.settings.templates))
         late = LateWatch(service.projection, policy, service.clock.now)
         interfaces = Interfaces(
@@ -169,18 +157,38 @@ class OpenWorklist:
             server.serve(services)
         node.health.opened(lambda: watch.trouble or "; ".join(node.disk_space.warnings()))
         if shared is None:
-            await asyncio.gather(node.patiently("the DIMSE port", server.start), node.listening)
+            await asyncio.gather(node.retry("the DIMSE port", server.start), node.listening)
+        self._log_opening(service)
+
+    async def _start_service(self, channels: tuple[Channel, ...], receivers: KnownReceivers) -> UpsService:
+        """Read the worklist, and subscribe the webhooks."""
+        node, service = self._node, self._new_service(channels, receivers)
+
+        async def start() -> None:
+            followed, self._followed = self._followed, None
+            await service.start(restarted=not self._continues, followed=followed)
+
+        await node.retry("the worklist", start)
+        self.service = service
+        collector.settle()
+        self._lifetime.add(lambda: service.stop(goes_down=self._goes_down()))
+        await webhook_subscriptions.subscribe(
+            service.worklist, service.subscriptions, node.settings.webhooks, node.titles
+        )
+        return service
+
+    def _log_opening(self, service: UpsService) -> None:
         # At the level of Orthanc's lines about its own ports: an operator sees it without --verbose.
         _log.warning(
             "Worklist %s is open with %d workitems: DIMSE on port %d, DICOMweb on port %d",
-            node.own_ae,
+            self._node.own_ae,
             service.workitems.count(),
-            node.settings.dicom_port,
-            node.settings.http_port,
+            self._node.settings.dicom_port,
+            self._node.settings.http_port,
         )
 
     def shelves_deleted(self) -> None:
-        """Handle a deletion of our instances in Orthanc."""
+        """Handle the deletion of the plugin's own instances in Orthanc."""
         if self.service is not None:
             self.service.shelves_deleted()
 
@@ -196,22 +204,22 @@ class OpenWorklist:
             self._projection.close()
             self._copy.close()
 
-    async def _read_of_the_store(self) -> None:
+    async def _probe_store(self) -> None:
         """Read something small from Orthanc's database. Raises StoreUnavailable."""
         reply = await self._node.loopback.request("GET", f"/patients/{shelves.PATIENT}/protected")
         if reply.status >= 500:
             raise refused(reply, "cannot read Orthanc's database")
         if reply.status == 404 and self.service is not None and self.service.entries.exposed:
-            self.shelves_deleted()  # through another node, which does not tell us
+            self.shelves_deleted()  # through another node, which does not notify this one
 
     def _publish(self, service: UpsService, interfaces: Interfaces, late: LateWatch) -> None:
         figures = sources(service, meters(interfaces, self._node.instruments), late)
-        self._opened.keep(Metrics(figures, self._node.instruments.publish).run)
+        self._lifetime.supervise(Metrics(figures, self._node.instruments.publish).run)
         if self._node.instruments.emit is not None:
-            audit = AuditLog(self._node.instruments.emit, _in_a_moment)
+            audit = AuditLog(self._node.instruments.emit, _later)
             audit.start()
             service.worklist.observers.append(audit.accepted)
-            self._opened.add(lambda: _ended(audit))
+            self._lifetime.add(lambda: _stop(audit))
 
     # --- parts ---
 
@@ -239,12 +247,12 @@ class OpenWorklist:
             copy=self._copy,
         )
 
-    def _listens(self, ae_title: str) -> None:
-        """Handle a WebSocket of an AE: its spelling of the AE title is adopted."""
+    def _adopt_title(self, ae_title: str) -> None:
+        """Adopt the spelling of an AE title with which a WebSocket was opened, and deliver what waits for the AE."""
         self._seen(self._node.titles.use(ae_title))
 
     def _seen(self, ae_title: str) -> None:
-        """Handle a sign of life of an AE: deliver what waits for it."""
+        """Deliver what waits for an AE that has shown that it is alive."""
         if self.service is not None:
             self.service.delivery.seen(self._node.titles.spelled(ae_title))
 
@@ -264,7 +272,7 @@ class OpenWorklist:
         if not self._node.settings.webhooks:
             return ()
         session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
-        self._opened.add(session.close)
+        self._lifetime.add(session.close)
         return tuple(
             webhook_channels(
                 self._node.settings.webhooks,
@@ -309,7 +317,7 @@ class OpenWorklist:
 
     def _sessions(self, service: UpsService, sockets: WebSocketChannel) -> WebSocketSessions:
         tokens = self._node.authorization.query_tokens
-        return WebSocketSessions(sockets, service.delivery.replay, self._listens, tokens)
+        return WebSocketSessions(sockets, service.delivery.replay, self._adopt_title, tokens)
 
     def _alerts(self, server: DimseServer, watch: StoreWatch) -> list[Alert]:
         """Warnings about the service itself."""
@@ -328,15 +336,15 @@ class OpenWorklist:
     async def _api(
         self, service: UpsService, dimse: DimseChannel, late: LateWatch, alerts: Callable[[], Sequence[Alert]]
     ) -> ManagementApi:
-        answers = await operating.operating_facts(self._node.loopback)
-        fixed = operating.facts(self._node.settings, self._node.orthanc_settings, answers)
+        orthanc_facts = await operating.operating_facts(self._node.loopback)
+        server_facts = operating.facts(self._node.settings, self._node.orthanc_settings, orthanc_facts)
         api, activity = operating.management(
             service,
             self._node.modalities,
             dimse,
             self._node.loopback,
             late,
-            fixed,
+            server_facts,
             self._node.rights,
             self._node.origins,
             OrthancAdmission(self._node.authorization),
@@ -346,7 +354,7 @@ class OpenWorklist:
             self._performed_steps.steps if self._performed_steps else None,
             self._shared.cluster.report if self._shared else None,
         )
-        self._opened.keep(activity.run)
+        self._lifetime.supervise(activity.run)
         return api
 
     def _performed_step_service(self, service: UpsService) -> PerformedStepService | None:
@@ -370,11 +378,11 @@ class OpenWorklist:
             lambda: datetime.now(self._node.zone),
             service.counters,
         )
-        self._opened.keep(performed_steps.run)
+        self._lifetime.supervise(performed_steps.run)
         return performed_steps
 
     async def _open_worklists(self, service: UpsService, requests: WorklistRequests) -> None:
-        """Answer worklist queries, and test whether Orthanc passes them to us."""
+        """Answer worklist queries, and test whether Orthanc passes them to the plugin."""
         worklist = ModalityWorklists(
             self._node.settings.modality_worklist,
             service.workitems,
@@ -383,7 +391,7 @@ class OpenWorklist:
             service.counters,
         )
         requests.find = worklist.find
-        self._opened.add(self._close_worklists)
+        self._lifetime.add(self._close_worklists)
         test = SelfTest(
             self._node.orthanc_settings,
             self._node.own_ae,
@@ -391,7 +399,7 @@ class OpenWorklist:
             lambda: dimse_tls.client_context(self._node.orthanc_settings),
         )
         requests.is_self_test = test.recognizes
-        self._opened.begin(self._test_worklists(requests, test))
+        self._lifetime.start(self._test_worklists(requests, test))
 
     async def _test_worklists(self, requests: WorklistRequests, test: SelfTest) -> None:
         answered = await test.is_asked()
@@ -423,7 +431,7 @@ class OpenWorklist:
             )
 
     async def _open_rules(self, service: UpsService) -> None:
-        """Start rules last, as they act like any other client; they are closed first."""
+        """Start the rules last, because they act like any other client; they are closed first."""
         if self._node.change_listener is None:
             return
         settings = self._node.settings
@@ -439,15 +447,15 @@ class OpenWorklist:
         self._automation = Automation(
             rules, service, self._node.loopback, self._node.change_listener, environment
         )
-        await self._node.patiently("the rules", self._automation.open)
+        await self._node.retry("the rules", self._automation.open)
         self._automation.start()
-        self._opened.add(self._automation.close)
+        self._lifetime.add(self._automation.close)
 
 
-def _in_a_moment(work: Callable[[], None]) -> None:
-    asyncio.get_running_loop().call_later(_A_MOMENT, work)
+def _later(work: Callable[[], None]) -> None:
+    asyncio.get_running_loop().call_later(_AUDIT_DELAY, work)
 
 
-async def _ended(audit: AuditLog) -> None:
+async def _stop(audit: AuditLog) -> None:
     audit.hand_over()
-    await asyncio.to_thread(audit.stop, _AUDIT_ENDS)
+    await asyncio.to_thread(audit.stop, _AUDIT_TIMEOUT)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The service with its network: opens this node, and the worklist on it once this node may keep it."""
+"""The service with its network: opens this node, and the worklist once this node may keep it."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ from ..store.metadata import OrthancEntries
 from ..store.node import NodeFile, NodeMark
 from ..store.shelf_set import StoreMisconfigured
 from ..store.shelves import Uploads
+from .lifetime import Lifetime, retry
 from .node import OpenNode, SharedParts, projection_file
 from .open_worklist import OpenWorklist
-from .opened import Opened, patiently
 
 if TYPE_CHECKING:
     from ..cluster.standby import StandbyIndex
@@ -65,7 +65,7 @@ _NODES_EVERY: Final = 2.0
 
 
 class Site:
-    """Everything that lives on the loop. ``run`` opens it, ``stop`` closes it, each exactly once.
+    """The service on the loop. ``run`` opens it and ``stop`` closes it; after that ``open_again`` opens it once more.
 
     A single node opens the worklist at once. Of several on one PostgreSQL, the one with the lease opens it, and
     the others relay requests to it. On other databases, the one with the node mark opens it, and the others wait.
@@ -83,11 +83,11 @@ class Site:
         worklists: WorklistRequests | None = None,
         change_listener: ChangeListener | None = None,
     ) -> None:
-        """Prepare, without touching loop or network.
+        """Prepare, without using the loop or the network.
 
         ``authorization`` is the token for Orthanc's own port; ``key_values`` is None if the SDK has no such functions;
         ``worklists`` answers worklist queries on Orthanc's DICOM port, None if that is off;
-        ``change_listener`` is told of images that arrive, None if there are no rules.
+        ``change_listener`` is notified of arriving images, None if there are no rules.
 
         Raises:
             OSError: the certificate of Orthanc's HTTP server cannot be used.
@@ -118,7 +118,7 @@ class Site:
         self._zone = local_zone()
         index = Path(orthanc_settings.index_folder)
         self._disk_space = DiskSpace((index, projection_file(settings, orthanc_settings).parent))
-        self._lifetime, self._opened = Opened(), Opened()
+        self._lifetime, self._worklist_lifetime = Lifetime(), Lifetime()
         self._worklist: OpenWorklist | None = None
         self._opening: asyncio.Task[None] | None = None
         self._mark: NodeMark | None = None
@@ -127,7 +127,7 @@ class Site:
     # --- callbacks of Orthanc ---
 
     def shelves_deleted(self) -> None:
-        """Handle a deletion of our instances in Orthanc."""
+        """Handle the deletion of the plugin's own instances in Orthanc."""
         if self._worklist is not None:
             self._worklist.shelves_deleted()
 
@@ -158,7 +158,7 @@ class Site:
         sessions: NotificationSessions,
         api: Callable[[WebRequest], Awaitable[WebResponse]],
     ) -> None:
-        """Direct both HTTP ports to these, after the checks of the caller."""
+        """Pass requests on both HTTP ports to these handlers, after the checks of callers."""
         authorization, rights = node.authorization, node.rights
         routes = OrthancRoutes(
             handler, authorization, rights, self._requests, self._settings, self._orthanc_settings
@@ -191,38 +191,21 @@ class Site:
         _log.error("The UPS service cannot start: %s", reason)
 
     async def _open_node(self) -> OpenNode:
-        """What this Orthanc needs to check callers, whichever node keeps the worklist."""
+        """Open the parts that do not depend on which node keeps the worklist."""
         settings, orthanc_settings = self._settings, self._orthanc_settings
-        self._http = http = HttpPort(
-            settings,
-            orthanc_settings,
-            self._descriptors.share(),
-            self.health.report,
-            self._refusals,
-            self._web_context,
-        )
+        self._http = http = self._http_port()
         self._lifetime.add(http.stop)
-        listening = asyncio.ensure_future(patiently(self.health, "the DICOMweb port", http.start))
+        listening = asyncio.ensure_future(retry(self.health, "the DICOMweb port", http.start))
         self._lifetime.add_task(listening)
         self._lifetime.add(self._loopback.close)
         if self._key_value is not None:
             self._lifetime.add(self._key_value.close)
-        await patiently(self.health, "the folder of the search index", self._make_folder)
-        await patiently(self.health, "Orthanc's modalities", self._modalities.refresh)
+        await retry(self.health, "the folder of the search index", self._create_index_folder)
+        await retry(self.health, "Orthanc's modalities", self._modalities.refresh)
         for work in (self._modalities.keep_fresh, self._disk_space.run, self._refusals.run):
-            self._lifetime.keep(work)
+            self._lifetime.supervise(work)
         resolver = Resolver()
-        anonymous = Loopback.of(orthanc_settings, "")
-        self._lifetime.add(anonymous.close)
-        list_plugins = partial(loaded_plugins, self._loopback)
-        plugins = await patiently(self.health, "Orthanc's list of plugins", list_plugins)
-        authorization = Authorization(
-            OrthancQuestions(anonymous),
-            settings,
-            orthanc_settings,
-            asyncio.get_running_loop().time,
-            judges_by_path=judges_by_path(orthanc_settings, plugins),
-        )
+        authorization = await self._authorization()
         return OpenNode(
             settings=settings,
             orthanc_settings=orthanc_settings,
@@ -250,13 +233,37 @@ class Site:
             origins=Origins(settings.allowed_origins),
         )
 
-    async def _make_folder(self) -> None:
+    def _http_port(self) -> HttpPort:
+        return HttpPort(
+            self._settings,
+            self._orthanc_settings,
+            self._descriptors.share(),
+            self.health.report,
+            self._refusals,
+            self._web_context,
+        )
+
+    async def _authorization(self) -> Authorization:
+        """The checks of callers, for which Orthanc is asked without the credentials of the plugin."""
+        anonymous = Loopback.of(self._orthanc_settings, "")
+        self._lifetime.add(anonymous.close)
+        list_plugins = partial(loaded_plugins, self._loopback)
+        plugins = await retry(self.health, "Orthanc's list of plugins", list_plugins)
+        return Authorization(
+            OrthancQuestions(anonymous),
+            self._settings,
+            self._orthanc_settings,
+            asyncio.get_running_loop().time,
+            judges_by_path=judges_by_path(self._orthanc_settings, plugins),
+        )
+
+    async def _create_index_folder(self) -> None:
         """Create IndexDirectory if needed: Orthanc creates it only with an index on SQLite."""
         folder = projection_file(self._settings, self._orthanc_settings).parent
         folder.mkdir(parents=True, exist_ok=True)
 
     async def _open(self, node: OpenNode) -> None:
-        if self._orthanc_settings.shares_postgresql and (shared := await self._joined(node)):
+        if self._orthanc_settings.shares_postgresql and (shared := await self._join(node)):
             await self._share(node, shared)
         elif self._orthanc_settings.shares_database:
             await self._take_turns(node)
@@ -277,7 +284,7 @@ class Site:
             shared,
             self._metadata,
             partial(self._serve, node),
-            self._opened,
+            self._worklist_lifetime,
             index,
             continues=continues,
         )
@@ -287,7 +294,7 @@ class Site:
         self._serve_nothing()
         if shared is not None:
             shared.cluster.serve_nothing()
-        await self._opened.close()
+        await self._worklist_lifetime.close()
         self._worklist = None
 
     def _node_mark(self, *, leased: bool = False) -> NodeMark:
@@ -300,7 +307,7 @@ class Site:
 
     # --- several nodes on PostgreSQL: one leads, the others relay requests to it ---
 
-    async def _joined(self, node: OpenNode) -> SharedParts | None:
+    async def _join(self, node: OpenNode) -> SharedParts | None:
         """Join the nodes on this PostgreSQL. Returns None if that is not possible; the log says why."""
         try:
             from ..cluster.member import CannotShare, Cluster  # a single Orthanc does not load it
@@ -315,14 +322,14 @@ class Site:
         share = node.descriptors.share()
 
         async def join() -> SharedParts:
-            facts_now = await operating.operating_facts(node.loopback)
-            about = {"name": facts_now.name, "version": __version__, "orthanc": facts_now.version}
+            facts = await operating.operating_facts(node.loopback)
+            about = {"name": facts.name, "version": __version__, "orthanc": facts.version}
             cluster = await Cluster.joined(node.settings, node.orthanc_settings, about, share, node.refusals)
             server = node.dimse_server(cluster.services(node.policy, node.refusals), codec, cluster.seen)
             return SharedParts(cluster, server, codec)
 
         try:
-            return await node.patiently("the lease of the worklist", join)
+            return await node.retry("the lease of the worklist", join)
         except CannotShare as error:
             _log.error("This node cannot share the worklist with others, it can only take turns: %s", error)
             return None
@@ -333,14 +340,14 @@ class Site:
         mark = self._node_mark(leased=True)
         self._lifetime.add(partial(self._close_worklist, shared))
         self._lifetime.add(server.stop)
-        self._lifetime.keep(partial(self._publish_standby, shared))
+        self._lifetime.supervise(partial(self._publish_standby, shared))
         self._stand_by(node, shared)
-        await asyncio.gather(node.patiently("the DIMSE port", server.start), node.listening)
+        await asyncio.gather(node.retry("the DIMSE port", server.start), node.listening)
         while True:
             loopback = cluster.loopback(node.orthanc_settings, self._token)
             index = cluster.standby_index(loopback, self._uploads, node.open_projection)
-            self._opened.add(loopback.close)
-            self._opened.add(index.close)
+            self._worklist_lifetime.add(loopback.close)
+            self._worklist_lifetime.add(index.close)
             following = asyncio.ensure_future(index.run())
             try:
                 leadership = await cluster.elected()
@@ -361,17 +368,17 @@ class Site:
     async def _open_with_mark(
         self, node: OpenNode, shared: SharedParts, mark: NodeMark, index: StandbyIndex, *, continues: bool
     ) -> None:
-        """Renew the node mark as well, for nodes that can only take turns."""
+        """Open the worklist, and renew the node mark too, which nodes that can only take turns respect."""
         clock = asyncio.get_running_loop().time
         begun = clock()
         is_proven = await index.prove()
         if not is_proven:
             await index.close()
         proven = clock()
-        await node.patiently("Orthanc's metadata", index.entries.open)
+        await node.retry("Orthanc's metadata", index.entries.open)
         mark.write_to(index.entries)
-        await node.patiently("the worklist", mark.acquire)
-        self._opened.begin(self._keep_mark(shared, mark))
+        await node.retry("the worklist", mark.acquire)
+        self._worklist_lifetime.start(self._keep_mark(shared, mark))
         await self._open_worklist(node, shared, index if is_proven else None, continues=continues)
         shared.cluster.keeper.opened()
         what = "took the worklist over" if is_proven else "read the whole worklist"
@@ -381,7 +388,7 @@ class Site:
 
     async def _keep_mark(self, shared: SharedParts, mark: NodeMark) -> None:
         await mark.keep()
-        shared.cluster.lose("a node that does not know the lease has taken the worklist over")
+        shared.cluster.lose("a node that ignores the lease has taken the worklist over")
 
     def _stand_by(self, node: OpenNode, shared: SharedParts) -> None:
         cluster = shared.cluster
@@ -399,7 +406,7 @@ class Site:
         node.health.follows(cluster.leader_in_words, lambda: cluster.has_leader)
 
     async def _publish_standby(self, shared: SharedParts) -> None:
-        """The metrics of a standby."""
+        """Publish the metrics of a standby."""
         while True:
             if self.health.role is not Role.LEADER:
                 self._instruments.publish("ups_leader", 0)
@@ -410,14 +417,14 @@ class Site:
     # --- several nodes on other databases ---
 
     async def _take_turns(self, node: OpenNode) -> None:
-        """Keep the worklist whenever it is the turn of this node: only one Orthanc on the database may keep it."""
+        """Keep the worklist whenever it is this node's turn: only one Orthanc on the database may keep it."""
         self._metadata = OrthancEntries(self._loopback, self._uploads)
-        await node.patiently("Orthanc's metadata", self._metadata.open)
+        await node.retry("Orthanc's metadata", self._metadata.open)
         mark = self._node_mark()
         mark.write_to(self._metadata)
         self._lifetime.add(self._close_worklist)
         while True:
-            await node.patiently("the worklist", mark.acquire)
+            await node.retry("the worklist", mark.acquire)
             self.health.leads()
             await self._lead(self._open_worklist(node), mark.keep())
             self.health.stands_by("another node has taken the worklist over")
@@ -426,7 +433,7 @@ class Site:
             self._metadata.refused_because = ""
 
     async def _lead(self, opening: Coroutine[Any, Any, None], leading: Coroutine[Any, Any, _T]) -> _T:
-        """Open the worklist and keep it while ``leading`` lasts. Raises what prevents it from being opened."""
+        """Open the worklist and keep it until ``leading`` ends; returns its result. Raises what ``opening`` raises."""
         lasting, begun = asyncio.ensure_future(leading), asyncio.ensure_future(opening)
         try:
             done, _ = await asyncio.wait((lasting, begun), return_when=asyncio.FIRST_COMPLETED)

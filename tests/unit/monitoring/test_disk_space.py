@@ -36,18 +36,18 @@ def said(caplog: pytest.LogCaptureFixture) -> list[tuple[int, str]]:
 def test_a_disk_is_told_to_be_full_once_and_to_have_room_again_once(caplog: pytest.LogCaptureFixture) -> None:
     disks = Disks()
     space = DiskSpace([INDEX, OTHER, INDEX], disks)
-    space.look()
+    space.check()
     assert (said(caplog), space.warnings()) == ([], ())
     disks.free[INDEX] = 5 * 1024
     for _ in range(2):
-        space.look()
+        space.check()
     ((level, line),) = said(caplog)
     assert level == logging.ERROR
     assert "The disk of /index is full: 5 kB are free, expected at least 16 MB" in line
     assert [line for line in space.warnings() if "/index" in line] == list(space.warnings())
     disks.free[INDEX] = MINIMUM_FREE
     for _ in range(2):
-        space.look()
+        space.check()
     assert said(caplog) == [(logging.WARNING, "The disk of /index has free space again")]
     assert space.warnings() == ()
 
@@ -56,14 +56,14 @@ def test_a_disk_that_cannot_be_looked_at_counts_as_before(caplog: pytest.LogCapt
     disks = Disks()
     space = DiskSpace([INDEX], disks)
     disks.free[INDEX] = 0
-    space.look()
+    space.check()
     disks.free[INDEX] = -1
-    space.look()
+    space.check()
     assert len(said(caplog)) == 1
     assert len(space.warnings()) == 1
 
 
 def test_a_real_disk_is_looked_at(tmp_path: Path) -> None:
     space = DiskSpace([tmp_path])
-    space.look()
+    space.check()
     assert space.warnings() == ()

@@ -44,7 +44,7 @@ def watch(store: Store) -> StoreWatch:
 
 
 def test_a_store_that_works_is_not_written_to(store: Store, watch: StoreWatch) -> None:
-    asyncio.run(watch.look())
+    asyncio.run(watch.check())
     assert (watch.trouble, store.writes) == ("", 0)
 
 
@@ -53,11 +53,11 @@ def test_a_database_that_is_away_is_noticed_before_anybody_writes(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         store.readable = False
-        asyncio.run(watch.look())
-        asyncio.run(watch.look())
+        asyncio.run(watch.check())
+        asyncio.run(watch.check())
         assert watch.trouble == "Orthanc answered 500"
         store.readable = True
-        asyncio.run(watch.look())
+        asyncio.run(watch.check())
         assert watch.trouble == ""
     assert caplog.messages == [
         "Nothing can be stored now: Orthanc answered 500",
@@ -67,10 +67,10 @@ def test_a_database_that_is_away_is_noticed_before_anybody_writes(
 
 def test_after_a_write_that_failed_writing_is_tried_until_it_works(store: Store, watch: StoreWatch) -> None:
     store.store_trouble, store.writable = "Orthanc answered 507 Full storage", False
-    asyncio.run(watch.look())
+    asyncio.run(watch.check())
     assert watch.trouble == "Orthanc answered 507 Full storage"
     store.writable = True
-    asyncio.run(watch.look())
+    asyncio.run(watch.check())
     assert (watch.trouble, store.writes) == ("", 2)
 
 
@@ -80,5 +80,5 @@ def test_a_database_that_hangs_is_noticed(store: Store, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(store_watch, "PATIENCE", 0.001)
     watch = StoreWatch(store, hang)
-    asyncio.run(watch.look())
+    asyncio.run(watch.check())
     assert "does not answer" in watch.trouble

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Closes what was opened in reverse order, and retries what cannot be opened yet."""
+"""Closes what was opened, in reverse order, and retries what cannot be opened yet."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FIRST_PAUSE: Final = 0.2
 _LONGEST_PAUSE: Final = 10.0
 
 
-class Opened:
+class Lifetime:
     """What was opened or started, to be closed in reverse order."""
 
     def __init__(self) -> None:
@@ -27,20 +27,20 @@ class Opened:
         self._tasks: list[asyncio.Future[None]] = []
 
     def add(self, close: Callable[[], Awaitable[None]]) -> None:
-        """Register the function that closes something."""
+        """Register a function that ``close`` calls."""
         self._closers.append(close)
 
     def add_task(self, task: asyncio.Future[None]) -> None:
-        """Register a task that is to be cancelled."""
+        """Register a task that ``close`` cancels."""
         self._tasks.append(task)
 
-    def begin(self, work: Coroutine[Any, Any, None]) -> None:
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
         """Start a task."""
         self.add_task(asyncio.ensure_future(work))
 
-    def keep(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Start a task that never ends; if it does end, it is restarted."""
-        self.begin(_for_ever(work))
+    def supervise(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Start a task, and restart it whenever it ends."""
+        self.start(_supervised(work))
 
     async def close(self) -> None:
         """Cancel the tasks and close everything, even if some of it fails."""
@@ -57,8 +57,7 @@ class Opened:
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _for_ever(work: Callable[[], Awaitable[None]]) -> None:
-    """Run what never ends, and restart it if it does end."""
+async def _supervised(work: Callable[[], Awaitable[None]]) -> None:
     for pause in growing(_FIRST_PAUSE, _LONGEST_PAUSE):
         try:
             await work()
@@ -68,18 +67,18 @@ async def _for_ever(work: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(pause)
 
 
-async def patiently(health: Health, what: str, step: Callable[[], Awaitable[T]]) -> T:
-    """Retry a step until Orthanc, its store or the network lets it succeed, and return its result."""
+async def retry(health: Health, part: str, step: Callable[[], Awaitable[T]]) -> T:
+    """Retry a step until it succeeds, and return its result. ``part`` is what the step opens, for log and health."""
     pauses = growing(_FIRST_PAUSE, _LONGEST_PAUSE)
     while True:
         try:
             return await step()
         except (StoreUnavailable, OSError) as error:
-            reason, pause = f"cannot open {what}: {_in_words(error)}", next(pauses)
+            reason, pause = f"cannot open {part}: {_reason(error)}", next(pauses)
             health.waits_for(reason)
             _log.error("%s; trying again in %g s", reason, pause)
             await asyncio.sleep(pause)
 
 
-def _in_words(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     return error.strerror or str(error) if isinstance(error, OSError) else str(error)
