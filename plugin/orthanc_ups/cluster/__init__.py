@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Several Orthancs, one worklist: one leads, by a lease in PostgreSQL; every one accepts and passes on to it."""
+"""Several Orthancs share one worklist: one leads by a lease in PostgreSQL, and the others relay requests to it."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Sessions of our own in the PostgreSQL that holds Orthanc's index, and the one small table in it.
+"""The plugin's own sessions in the PostgreSQL that has Orthanc's index, and its one small table there.
 
-The table has a row ``lease`` (who leads), a row ``fence`` (the epoch under which may be written) and a row
-``node/RUN`` for each node that lives. See ``lease.py`` and ``rows.py``.
+The table has a row ``lease`` (who leads), a row ``fence`` (the only epoch that may write) and a row ``node/RUN`` for
+each live node. See ``lease.py`` and ``rows.py``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TABLE: Final = "orthanc_ups_cluster"
 _CONNECT_WITHIN: Final = 2.0
 _ANSWER_WITHIN: Final = 10.0
 MANY_ROWS_WITHIN: Final = 120.0
-"""Seconds for some megabytes of rows: they arrive in as many turns of the loop, which has much else to do meanwhile."""
+"""Seconds for some megabytes of rows: they arrive over many turns of a loop that has other work to do."""
 _AT_ONCE: Final = 4
 
 Session = AsyncConnection[TupleRow]
@@ -55,14 +55,14 @@ _NEEDED: Final = frozenset(
 
 
 class CannotShare(Exception):
-    """Nodes cannot share the worklist through this database; the text says why and what to do."""
+    """Nodes cannot share the worklist through this database; the text says why and what to do about it."""
 
 
 def connection_string(settings: Settings, orthanc_settings: OrthancSettings) -> str:
-    """Where our sessions go: ``Ups.Cluster.Database``, else what orthanc.json says of Orthanc's own.
+    """``Ups.Cluster.Database``, or else the connection of Orthanc's PostgreSQL plugin in orthanc.json.
 
     Raises:
-        CannotShare: it is not a connection string of PostgreSQL.
+        CannotShare: the setting is not a PostgreSQL connection string.
     """
     own = settings.cluster.database or orthanc_settings.postgresql_uri
     try:
@@ -77,19 +77,19 @@ def connection_string(settings: Settings, orthanc_settings: OrthancSettings) -> 
             sslmode="require" if orthanc_settings.postgresql_ssl else None,
         )
     except psycopg.ProgrammingError as error:
-        raise CannotShare(f"the address of PostgreSQL cannot be used: {_first_line(error)}") from error
+        raise CannotShare(f"invalid PostgreSQL connection string: {first_line(error)}") from error
 
 
 class Database:
-    """Opens sessions. May be used from any loop; each session belongs to the one that opened it."""
+    """Opens sessions, on any loop. A session belongs to the loop that opened it."""
 
     def __init__(self, address: str, name: str) -> None:
-        """``address`` is a connection string; ``name`` is what PostgreSQL calls our sessions."""
+        """``address`` is a connection string; ``name`` is the sessions' application_name."""
         self._address = address
         self._name = name
 
     async def connect(self) -> Session:
-        """A session in which each statement is a transaction. Raises psycopg.Error, or OSError (TimeoutError)."""
+        """Open a session with autocommit. Raises psycopg.Error or OSError (TimeoutError)."""
         async with asyncio.timeout(_CONNECT_WITHIN):
             return await AsyncConnection.connect(
                 self._address,
@@ -100,27 +100,29 @@ class Database:
             )
 
     async def prepare(self) -> None:
-        """Make the table if it is absent, and see whether Orthanc's tables are what we know.
+        """Create the table if it is absent, and check that Orthanc's tables have the expected columns.
 
         Raises:
-            CannotShare: a right is lacking, or the tables are others.
-            StoreUnavailable: the database does not answer now.
+            CannotShare: the user lacks a privilege, or Orthanc's tables lack a column.
+            StoreUnavailable: the database does not answer.
         """
         try:
             async with asyncio.timeout(_ANSWER_WITHIN), await self.connect() as session:
-                await _make_table(session)
+                await _create_table(session)
                 await _check_tables(session)
         except psycopg.errors.InsufficientPrivilege as error:
             user = await self._user()
             raise CannotShare(
-                f"the database user {user} may not make the table {TABLE} ({_first_line(error)}): "
-                f"GRANT CREATE ON SCHEMA public TO {user}, or make it once as another user and "
+                f"the database user {user} may not create the table {TABLE} ({first_line(error)}): "
+                f"GRANT CREATE ON SCHEMA public TO {user}, or create it once as another user and "
                 f"GRANT SELECT, INSERT, UPDATE, DELETE ON {TABLE} TO {user}"
             ) from error
         except (psycopg.OperationalError, OSError) as error:
-            raise StoreUnavailable(f"cannot reach PostgreSQL: {_first_line(error)}", certain=True) from error
+            raise StoreUnavailable(f"cannot reach PostgreSQL: {first_line(error)}", certain=True) from error
         except psycopg.Error as error:
-            raise CannotShare(f"PostgreSQL refuses what several nodes need: {_first_line(error)}") from error
+            raise CannotShare(
+                f"PostgreSQL refused to prepare the table {TABLE}: {first_line(error)}"
+            ) from error
 
     async def _user(self) -> str:
         with contextlib.suppress(psycopg.Error, OSError):
@@ -129,7 +131,7 @@ class Database:
         return "of Orthanc"
 
 
-async def _make_table(session: Session) -> None:
+async def _create_table(session: Session) -> None:
     table = await (await session.execute("SELECT to_regclass(%s)", (TABLE,))).fetchone()
     if table is None or table[0] is None:
         with contextlib.suppress(psycopg.errors.UniqueViolation):  # two nodes at once
@@ -142,13 +144,13 @@ async def _check_tables(session: Session) -> None:
     missing = sorted(_NEEDED - {str(row[0]).lower() for row in rows})
     if missing:
         raise CannotShare(
-            f"this index of Orthanc has other tables than expected (no {', '.join(missing)}), so that nodes cannot "
-            "write under a lease"
+            f"the tables of Orthanc's index are not as expected (no {', '.join(missing)}): nodes cannot share a "
+            "worklist in it"
         )
 
 
 class Sessions:
-    """A few sessions of one loop that are used in turn."""
+    """A small pool of sessions for one loop."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -159,10 +161,10 @@ class Sessions:
     async def rows(
         self, statement: str, parameters: tuple[Any, ...], within: float = _ANSWER_WITHIN
     ) -> list[TupleRow]:
-        """Run one statement as a transaction of its own and return its rows, ``within`` so many seconds.
+        """Run one statement in a transaction of its own and return its rows, within so many seconds.
 
         Raises:
-            StoreUnavailable: no answer; ``certain`` if the statement surely was not run.
+            StoreUnavailable: it failed; ``certain`` if the statement certainly had no effect.
         """
         async with self._turn() as session:
             try:
@@ -172,11 +174,9 @@ class Sessions:
             except (psycopg.Error, OSError) as error:
                 await self._drop(session)
                 if isinstance(error, psycopg.OperationalError):
-                    await (
-                        self._drop_idle()
-                    )  # PostgreSQL was restarted, say: they would fail one after the other
+                    await self._drop_idle()  # after a restart of PostgreSQL, say, all of them are broken
                 certain = isinstance(error, psycopg.Error) and _was_refused(error)
-                raise StoreUnavailable(f"PostgreSQL: {_first_line(error)}", certain=certain) from error
+                raise StoreUnavailable(f"PostgreSQL: {first_line(error)}", certain=certain) from error
             except BaseException:
                 await self._drop(session)
                 raise
@@ -198,7 +198,7 @@ class Sessions:
         try:
             session = await self._database.connect()
         except (psycopg.Error, OSError) as error:
-            raise StoreUnavailable(f"cannot reach PostgreSQL: {_first_line(error)}", certain=True) from error
+            raise StoreUnavailable(f"cannot reach PostgreSQL: {first_line(error)}", certain=True) from error
         self._open.add(session)
         return session
 
@@ -211,7 +211,7 @@ class Sessions:
             await self._drop(self._idle.pop())
 
     async def close(self) -> None:
-        """End every session."""
+        """Close every session."""
         self._idle.clear()
         while self._open:
             await self._open.pop().close()
@@ -219,7 +219,7 @@ class Sessions:
 
 @contextlib.asynccontextmanager
 async def _allowed(session: Session, seconds: float) -> AsyncIterator[None]:
-    """PostgreSQL's own limit for a statement, which counts until the last row has left."""
+    """Raise PostgreSQL's own time limit for a statement, which counts until the last row is sent."""
     if seconds <= _ANSWER_WITHIN:
         yield
         return
@@ -229,15 +229,11 @@ async def _allowed(session: Session, seconds: float) -> AsyncIterator[None]:
 
 
 def _was_refused(error: psycopg.Error) -> bool:
-    """True if the server itself said that it did not do it; the end of a session leaves that open."""
+    """True if the server reported the failure itself; if the session broke, the outcome is unknown."""
     return error.sqlstate is not None and error.sqlstate[:2] not in ("08", "57")
 
 
-def _first_line(error: BaseException) -> str:
-    words = str(error).strip().splitlines()
-    return words[0] if words else type(error).__name__
-
-
-def in_words(error: BaseException) -> str:
-    """What went wrong, in one line."""
-    return _first_line(error)
+def first_line(error: BaseException) -> str:
+    """The first line of the error's message, or the name of its class if it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

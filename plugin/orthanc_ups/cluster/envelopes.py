@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Requests and answers on their way between nodes: a head in JSON, then the bytes as they came.
+"""The format of requests and answers between nodes: a head in JSON, then the body unchanged.
 
-Nodes of two versions talk to each other while a cluster is upgraded: a field that one of them does not know is ignored,
-and one that is missing has its default. DIMSE messages stay what they are on an association (PS3.8 Annex E).
+While a cluster is upgraded, nodes of two versions talk to each other: unknown fields are ignored, and missing ones have
+their default. DIMSE messages are encoded as on an association (PS3.8 Annex E).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..core.events import Event
 from ..core.mechanisms import Mechanisms
 from ..dicomweb.request import WebRequest
 from ..dicomweb.resources import Resource, ResourceKind
-from ..dicomweb.response import HttpProblem, WebResponse
+from ..dicomweb.response import WebResponse
 from ..dimse.data_sets import SYNTAXES
 from ..dimse.message import Assembler, MemoryBudget, Message, fragments
 from ..dimse.negotiation import Context
@@ -41,7 +41,7 @@ _Head = TypeVar("_Head")
 
 
 class WebHead(msgspec.Struct, frozen=True):
-    """A request of UPS-RS or the management API without its body; fields as those of WebRequest."""
+    """A request to UPS-RS or the management API, without its body. Fields as in WebRequest."""
 
     method: str
     path: str
@@ -57,7 +57,7 @@ class WebHead(msgspec.Struct, frozen=True):
 
 
 class AnswerHead(msgspec.Struct, frozen=True):
-    """An answer without its body; fields as those of WebResponse."""
+    """A response without its body. Fields as in WebResponse."""
 
     status: int
     headers: list[tuple[str, str]] = []
@@ -66,7 +66,14 @@ class AnswerHead(msgspec.Struct, frozen=True):
 
 
 class WorklistReply(msgspec.Struct, frozen=True):
-    """What a worklist query of a modality finds; or which key cannot be used, or why it cannot be answered."""
+    """The answer to a modality worklist query.
+
+    Attributes:
+        answers: matching items, in DICOM JSON.
+        reason: why there may be more matches; "" if there are not.
+        unusable: which key cannot be used; "" if all can.
+        refused: why the query is refused; "" if it is not.
+    """
 
     answers: list[dict[str, Any]] = []
     reason: str = ""
@@ -75,7 +82,7 @@ class WorklistReply(msgspec.Struct, frozen=True):
 
 
 class DimseHead(msgspec.Struct, frozen=True):
-    """Whose message it is, and what was negotiated for its presentation context."""
+    """The association of a DIMSE message, and its presentation context as negotiated."""
 
     calling: str
     called: str
@@ -87,13 +94,13 @@ class DimseHead(msgspec.Struct, frozen=True):
 
 
 def enveloped(head: msgspec.Struct, body: bytes) -> bytes:
-    """Head and body as they are sent."""
+    """Encode head and body."""
     encoded = msgspec.json.encode(head)
     return _LENGTH.pack(len(encoded)) + encoded + body
 
 
 def opened(kind: type[_Head], content: bytes) -> tuple[_Head, bytes]:
-    """Head and body as they were sent. Raises ValueError."""
+    """Decode head and body. Raises ValueError."""
     if len(content) < _LENGTH.size:
         raise ValueError("no head")
     (length,) = _LENGTH.unpack_from(content)
@@ -106,7 +113,7 @@ def _encodable(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def of_request(request: WebRequest) -> bytes:
-    """A request to which its caller was admitted."""
+    """Encode a request whose caller has been admitted."""
     resource = request.resource
     head = WebHead(
         request.method,
@@ -125,7 +132,7 @@ def of_request(request: WebRequest) -> bytes:
 
 
 def to_request(content: bytes) -> WebRequest:
-    """The same on the other side, marked as admitted. Raises ValueError, KeyError."""
+    """Decode a request, marked as admitted. Raises ValueError, KeyError."""
     head, body = opened(WebHead, content)
     return WebRequest(
         method=head.method,
@@ -143,27 +150,22 @@ def to_request(content: bytes) -> WebRequest:
 
 
 def of_answer(response: WebResponse) -> bytes:
-    """An answer."""
+    """Encode a response."""
     head = AnswerHead(response.status, list(response.headers), response.content_type, response.reason)
     return enveloped(head, response.body)
 
 
 def to_answer(content: bytes) -> WebResponse:
-    """The same on the other side. Raises ValueError."""
+    """Decode a response. Raises ValueError."""
     head, body = opened(AnswerHead, content)
     return WebResponse(head.status, tuple(head.headers), body, head.content_type, head.reason)
-
-
-def of_problem(problem: HttpProblem) -> bytes:
-    """What HTTP itself refuses."""
-    return of_answer(problem.response())
 
 
 # --- DIMSE ---
 
 
 def of_exchange(exchange: Exchange) -> bytes:
-    """A DIMSE request, for which its sender was admitted."""
+    """Encode a DIMSE request whose sender has been admitted."""
     context = exchange.context
     head = DimseHead(
         exchange.calling,
@@ -178,12 +180,12 @@ def of_exchange(exchange: Exchange) -> bytes:
 
 
 def of_message(message: Message) -> bytes:
-    """Command set and data set, as in the P-DATA-TF of an association."""
+    """Encode command set and data set, as in the P-DATA-TF PDUs of an association."""
     return b"".join(fragments(message, _FRAGMENT))
 
 
 def to_message(content: bytes, context: int, largest: int) -> Message:
-    """The same on the other side. Raises ValueError."""
+    """Decode a message of at most ``largest`` bytes. Raises ValueError."""
     messages = list(Assembler((context,), largest, MemoryBudget(largest)).feed(content))
     if len(messages) != 1:
         raise ValueError(f"{len(messages)} messages, expected one")
@@ -196,12 +198,12 @@ def context_of(head: DimseHead) -> Context:
 
 
 def framed(content: bytes) -> bytes:
-    """One of several pieces in a stream."""
+    """Prefix a piece of a stream with its length."""
     return _LENGTH.pack(len(content)) + content
 
 
 def length_of(prefix: bytes) -> int:
-    """How long the piece behind this prefix is."""
+    """The length of the piece that follows this prefix, in bytes."""
     (length,) = _LENGTH.unpack(prefix)
     return int(length)
 
@@ -213,13 +215,13 @@ PREFIX: Final = _LENGTH.size
 
 
 def of_events(events: Iterable[Event]) -> bytes:
-    """Events as they are sent."""
+    """Encode events, in order."""
     by_workitem = itertools.groupby(events, key=lambda event: event.uid)
-    return b"".join(framed(encode_events(uid, some)) for uid, some in by_workitem)
+    return b"".join(framed(encode_events(uid, group)) for uid, group in by_workitem)
 
 
 def to_events(content: bytes) -> list[Event]:
-    """The same on the other side. Raises UnreadableDocument, struct.error."""
+    """Decode events. Raises UnreadableDocument, struct.error."""
     events: list[Event] = []
     position = 0
     while position < len(content):
@@ -227,9 +229,3 @@ def to_events(content: bytes) -> list[Event]:
         position = begin + length_of(content[position:begin])
         events += decode_events(content[begin:position])
     return events
-
-
-def event_query(ae: str, query: str, service: str, headers: Mapping[str, str]) -> dict[str, Any]:
-    """What the leader has to know of a notification connection."""
-    protocols = headers.get("sec-websocket-protocol", "")
-    return {"ae": ae, "query": query, "service": service, "protocols": protocols}

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The port by which the other nodes reach the leader: TLS with a certificate made at each start.
+"""The port for requests from other nodes: TLS, with a new certificate at each start.
 
-Its fingerprint and a secret stand in the lease row, which only those can read who may write the worklist anyway. The
-other side checks the fingerprint before it sends anything, and shows the secret with each request.
+The lease row has its fingerprint and a secret; whoever can read that row can write the worklist anyway. A standby
+checks the fingerprint before it sends anything, and sends the secret with each request.
 """
 
 from __future__ import annotations
@@ -65,12 +65,12 @@ _STOPPING: Final = 2.0
 _IDLE: Final = 75.0
 _HEADER: Final = 64 * 1024
 _EVENTS_AT_ONCE: Final = 200
-_MORE: Final = 1 << 20  # bytes of a relayed request beside its body
+_HEAD_ROOM: Final = 1 << 20  # bytes of a relayed request in addition to its body
 
 Answer = Callable[[WebRequest], Awaitable[WebResponse]]
 Find = Callable[[DataSet], Awaitable[WorklistAnswers]]
 EventLog = Callable[[int, int], Awaitable[list[Event]]]
-"""Events with a greater sequence than the first number, in order; at most as many as the second one."""
+"""Takes a sequence and a limit; returns the events after that sequence, in order, at most as many as the limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class LeaderParts:
 
 
 class RelayedAssociation:
-    """One DIMSE request of an association that another node has; its answers become a stream."""
+    """The association of a relayed DIMSE request. It sends answers as a stream to the node that has the association."""
 
     def __init__(
         self, head: DimseHead, context: Context, stream: StreamResponse, request: BaseRequest
@@ -98,12 +98,12 @@ class RelayedAssociation:
         self._stream, self._request = stream, request
 
     def is_canceled(self, message: Message) -> bool:
-        """True if the other node has hung up, which it does on C-CANCEL."""
+        """True if the other node has closed its connection, as it does on C-CANCEL."""
         transport = self._request.transport
         return transport is None or transport.is_closing()
 
     async def send(self, *messages: Message) -> None:
-        """Send answers. Raises OSError if the other node is gone."""
+        """Send answers. Raises OSError if the connection is lost."""
         if not self._stream.prepared:
             await self._stream.prepare(self._request)
         for message in messages:
@@ -111,10 +111,10 @@ class RelayedAssociation:
 
 
 class InnerPort:
-    """Listens for other nodes for as long as the plugin runs; answers while this node leads."""
+    """Listens for other nodes while the plugin runs; answers their requests while this node leads."""
 
     def __init__(self, settings: Settings, host: str, share: Share, refusals: RefusalLog) -> None:
-        """Prepare, without listening. ``host``: of this machine; ``share``: of the process's file descriptors."""
+        """``host``: the address to listen on; ``share``: this port's share of the file descriptors."""
         self._settings = settings
         self.secret = secrets.token_urlsafe(32)
         context, self.fingerprint = _identity()
@@ -123,7 +123,7 @@ class InnerPort:
         address = host, settings.cluster.port
         self._listener = TcpListener("other nodes", address, self._server, share, refusal=FULL, tls=context)
         self._parts: LeaderParts | None = None
-        self._largest = max(settings.maximum_body_size * 4, settings.maximum_data_set_size) + _MORE
+        self._largest = max(settings.maximum_body_size * 4, settings.maximum_data_set_size) + _HEAD_ROOM
 
     @property
     def port(self) -> int:
@@ -131,15 +131,15 @@ class InnerPort:
         return self._listener.port
 
     async def start(self) -> None:
-        """Listen. Raises OSError if the port cannot be had."""
+        """Start to listen. Raises OSError if the port cannot be opened."""
         await self._listener.start()
 
     def serve(self, parts: LeaderParts | None) -> None:
-        """From now on relayed requests are answered by these; None: this node does not lead."""
+        """Answer relayed requests with these parts; None: this node does not lead."""
         self._parts = parts
 
     async def stop(self) -> None:
-        """Take no more requests; give those under way two seconds."""
+        """Accept no more requests; give those under way two seconds."""
         await self._listener.close()
         connections = list(self._server.connections)
         for connection in connections:
@@ -169,7 +169,7 @@ class InnerPort:
             answered = await {UPS_RS: parts.ups_rs, API: parts.api}[request.path](envelopes.to_request(body))
             return Response(body=envelopes.of_answer(await answered.whole()))
         except (KeyError, ValueError, ProtocolError) as error:
-            _log.warning("cannot read a message from another node (%s): its version may differ too much from this one",
+            _log.warning("Cannot read a message from another node, whose version may differ too much from this one: %s",
                          error)  # fmt: skip
             return Response(status=400)
 
@@ -188,7 +188,7 @@ class InnerPort:
         try:
             return await parts.sessions.serve(request, query["ae"], query["query"], query["service"])
         except HttpProblem as problem:
-            return as_aiohttp(problem.response(), ((NOT_LEADING, "0"),))
+            return as_aiohttp(problem.response())
         finally:
             connection.is_web_socket = False
 
@@ -198,7 +198,7 @@ class InnerPort:
         message = envelopes.to_message(encoded, head.context, self._settings.maximum_data_set_size)
         stream = StreamResponse()
         association = RelayedAssociation(head, context, stream, request)
-        with contextlib.suppress(OSError):  # the other node has hung up
+        with contextlib.suppress(OSError):  # the other node has closed the connection
             await parts.services.serve(Exchange(association, message, parts.codec))
             await stream.write_eof()
         return stream
@@ -206,7 +206,7 @@ class InnerPort:
 
 async def _worklist_reply(find: Find | None, query: bytes) -> WorklistReply:
     if find is None:
-        return WorklistReply(refused="ModalityWorklist is not enabled on the node that leads")
+        return WorklistReply(refused="ModalityWorklist is not enabled on the leader")
     try:
         answers = await find(msgspec.json.decode(query))
     except UnusableKey as error:
@@ -217,7 +217,7 @@ async def _worklist_reply(find: Find | None, query: bytes) -> WorklistReply:
 
 
 def _identity() -> tuple[ssl.SSLContext, str]:
-    """A key pair of this start, and the SHA-256 of its certificate."""
+    """A TLS context with a new key pair, and the SHA-256 of its certificate."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "orthanc-ups node")])
     now = datetime.datetime.now(datetime.UTC)
@@ -227,9 +227,8 @@ def _identity() -> tuple[ssl.SSLContext, str]:
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(
-            now - datetime.timedelta(days=3650)
-        )  # clocks may differ; only the fingerprint counts
+        # Clocks may differ, and only the fingerprint is checked.
+        .not_valid_before(now - datetime.timedelta(days=3650))
         .not_valid_after(now + datetime.timedelta(days=3650))
         .sign(key, hashes.SHA256())
     )
@@ -248,7 +247,7 @@ def _identity() -> tuple[ssl.SSLContext, str]:
 
 
 def offer(port: InnerPort, address: str) -> dict[str, Any]:
-    """What the lease row says of how to reach this node."""
+    """What the lease row says about how to reach this node."""
     return {
         "address": address,
         "port": port.port,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A node among those that share the worklist, as the worklist's own loop sees it."""
+"""One node's part in the cluster, for use on the worklist's loop."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ from .standby import FollowedEntries, StandbyIndex
 
 _log = logging.getLogger("orthanc_ups.cluster")
 _LOCAL: Final = "127.0.0.1"
-_EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 - others come by an address that this machine need not know
+_EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 - other nodes may connect to an address that this machine does not know
 
 
 class Cluster:
-    """Elected or not: ``stand``, then ``elected``, then ``until_lost``, and again. ``close`` at last."""
+    """The part of this node in the cluster. Repeat ``elected`` and ``until_lost``; finally ``close``."""
 
     def __init__(self, settings: Settings, database: Database, about: Mapping[str, Any]) -> None:
-        """``about``: what other nodes show of this one."""
+        """``about`` describes this node to the others: name and versions."""
         self._settings = settings
         self._database = database
         self._loop = asyncio.get_running_loop()
@@ -67,7 +67,7 @@ class Cluster:
         self._lost = asyncio.Event()
         self._reason = ""
         self._offer: dict[str, Any] = {}
-        self.keeper = LeaseKeeper(database, about, self._take, self._lose)
+        self.keeper = LeaseKeeper(database, about, self._note_election, self._note_loss)
         self.relay = Relay(lambda: self.keeper.holder, lambda: self.keeper.is_fresh)
         self.sessions = Sessions(database)
         self.port: InnerPort
@@ -75,7 +75,7 @@ class Cluster:
         self._tasks: set[asyncio.Task[None]] = set()
 
     @classmethod
-    async def joined(
+    async def join(
         cls,
         settings: Settings,
         orthanc_settings: OrthancSettings,
@@ -83,12 +83,12 @@ class Cluster:
         share: Share,
         refusals: RefusalLog,
     ) -> Cluster:
-        """Make what is needed in the database, and open the port for other nodes.
+        """Prepare the database, open the port for other nodes, and start to watch the lease.
 
         Raises:
-            CannotShare: a right or a table is not as needed.
-            StoreUnavailable: PostgreSQL does not answer now.
-            OSError: the port cannot be had.
+            CannotShare: the user lacks a privilege, or Orthanc's tables lack a column.
+            StoreUnavailable: PostgreSQL does not answer.
+            OSError: the port cannot be opened.
         """
         database = Database(connection_string(settings, orthanc_settings), "orthanc-ups")
         await database.prepare()
@@ -113,7 +113,7 @@ class Cluster:
             await asyncio.sleep(RENEW_EVERY)
 
     async def close(self) -> None:
-        """Give up what is ours; other nodes hear of it."""
+        """Release the lease, and close the port and all connections."""
         await self.keeper.close()
         await self.relay.close()
         await self.sessions.close()
@@ -123,19 +123,19 @@ class Cluster:
 
     # --- leading ---
 
-    def _take(self, leadership: Leadership) -> None:
+    def _note_election(self, leadership: Leadership) -> None:
         self._loop.call_soon_threadsafe(self._elected.put_nowait, leadership)
 
-    def _lose(self, epoch: int, reason: str) -> None:
+    def _note_loss(self, reason: str) -> None:
         self._loop.call_soon_threadsafe(self.lose, reason)
 
     def lose(self, reason: str) -> None:
-        """Note that this node leads no more, and why."""
+        """Note that this node no longer leads, and why."""
         self._reason = self._reason or reason
         self._lost.set()
 
     async def elected(self) -> Leadership:
-        """Stand, and wait until this node leads."""
+        """Stand for election, and wait until this node leads."""
         while not self._elected.empty():
             self._elected.get_nowait()
         self._reason = ""
@@ -144,16 +144,12 @@ class Cluster:
         return await self._elected.get()
 
     async def until_lost(self) -> str:
-        """Wait until this node leads no more; returns why."""
+        """Wait until this node no longer leads; returns why."""
         await self._lost.wait()
         return self._reason
 
-    async def resign(self) -> None:
-        """Lead no more, so that another node may."""
-        await self.keeper.resign()
-
     def fence(self) -> Fence:
-        """What keeps events from leaving once this time of leading is over."""
+        """A fence that stops events from being sent once this leadership is over."""
         keeper, epoch = self.keeper, self.keeper.epoch
 
         def fence() -> None:
@@ -163,13 +159,13 @@ class Cluster:
         return fence
 
     def loopback(self, orthanc_settings: OrthancSettings, token: str) -> FencedLoopback:
-        """Orthanc's REST API, through which nothing can be written before this node leads (``write_under``)."""
+        """Orthanc's REST API, which refuses to write until ``write_under`` is called."""
         loopback = FencedLoopback.of(orthanc_settings, token)
         loopback.under(self.sessions, 0, lambda: False, lambda: None)
         return loopback
 
     def write_under(self, loopback: FencedLoopback, epoch: int) -> None:
-        """From now on the store writes, under this epoch only, and the nodes that stand by are told where."""
+        """Let the store write, under this epoch only, and notify the standby nodes of each write."""
         loopback.under(
             self.sessions,
             epoch,
@@ -181,10 +177,10 @@ class Cluster:
     def standby_index(
         self, loopback: FencedLoopback, uploads: Uploads, open_projection: Callable[[], Projection]
     ) -> StandbyIndex:
-        """What keeps the search index in step while this node does not lead."""
+        """What keeps the search index up to date while this node does not lead."""
         entries = FollowedEntries(loopback, uploads, self.sessions)
         index = StandbyIndex(self._database, self.sessions, entries, open_projection, self._logged_after)
-        self.keeper.more = lambda: {"lag": round(index.lag, 3)}
+        self.keeper.details = lambda: {"lag": round(index.lag, 3)}
         self._index = index
         return index
 
@@ -196,7 +192,7 @@ class Cluster:
             return None
 
     def leader_in_words(self) -> str:
-        """Who leads."""
+        """The leader's name, host and process, or why there is no leader; for ``GET /ups/health``."""
         holder = self.keeper.holder
         if not self.has_leader:
             return self.keeper.trouble or "no node leads"
@@ -204,7 +200,7 @@ class Cluster:
         return f"{about.get('name', '?')} on {about.get('host', '?')} (process {about.get('pid', '?')}) leads"
 
     def report(self) -> NodesJson:
-        """Who lives, the leader first."""
+        """Epoch, lease and live nodes, the leader first; for ``GET /ups/api/nodes``."""
         keeper = self.keeper
         listed = sorted(
             keeper.nodes, key=lambda node: (node.about.get("role") != "leader", node.about.get("name"))
@@ -220,7 +216,7 @@ class Cluster:
                     "version": str(node.about.get("version", "")),
                     "role": str(node.about.get("role", "")),
                     "since": str(node.about.get("since", "")),
-                    "seen_before": round(node.seen, 3),
+                    "seen_before": round(node.silence, 3),
                     "lag": float(node.about.get("lag", 0.0)),
                 }
                 for node in listed
@@ -240,14 +236,14 @@ class Cluster:
     @property
     def has_standby(self) -> bool:
         """True if another node could take over."""
-        return self.keeper.others()
+        return self.keeper.has_others()
 
     @property
-    def goes_on(self) -> bool:
-        """True if the worklist goes on without this node."""
-        return not self.keeper.leads or self.keeper.others()
+    def survives_this_node(self) -> bool:
+        """True if the worklist stays available when this node stops."""
+        return not self.keeper.leads or self.keeper.has_others()
 
-    # --- while this node leads: what answers requests of the others ---
+    # --- while this node leads: what answers relayed requests ---
 
     def serve(
         self,
@@ -260,41 +256,41 @@ class Cluster:
         find: Find | None,
         event_log: EventLog,
     ) -> None:
-        """Answer the other nodes."""
+        """Answer relayed requests with these parts."""
         self.port.serve(LeaderParts(ups_rs.answer, api, sessions, services, codec, seen, find, event_log))
 
     def serve_nothing(self) -> None:
-        """Tell the other nodes that this one does not lead."""
+        """Refuse relayed requests: this node does not lead."""
         self.port.serve(None)
 
-    # --- while it does not: what passes requests on ---
+    # --- while another node leads: what relays requests to it ---
 
     def ups_rs(self) -> RelayedUpsRs:
-        """UPS-RS."""
+        """UPS-RS, relayed to the leader."""
         return RelayedUpsRs(self.relay)
 
     def modality_worklists(self) -> RelayedModalityWorklists:
-        """Worklist queries of modalities."""
+        """Modality worklist queries, relayed to the leader."""
         return RelayedModalityWorklists(self.relay)
 
-    def sessions_of_leader(self) -> RelayedSessions:
-        """Notification connections."""
+    def notification_sessions(self) -> RelayedSessions:
+        """Notification connections, relayed to the leader."""
         return RelayedSessions(self.relay)
 
     def api(self, ae_title: str, rights: Rights, origins: Origins, admission: Admission) -> RelayedApi:
-        """The management API."""
+        """The management API, relayed to the leader."""
         return RelayedApi(self.relay, ae_title, rights, origins, admission)
 
     def services(self, policy: Policy, refusals: RefusalLog) -> RelayedServices:
-        """DIMSE."""
+        """The DIMSE services, relayed to the leader."""
         mpps = self._settings.modality_worklist.enable
         return RelayedServices(self.relay, policy, refusals, performed_steps=mpps)
 
     def seen(self, ae_title: str) -> None:
-        """An AE shows that it is there; the leader delivers to it what waits."""
-        self._begin(self._tell(ae_title))
+        """Report to the leader that this AE is reachable, so that it retries deliveries to it."""
+        self._begin(self._report_presence(ae_title))
 
-    async def _tell(self, ae_title: str) -> None:
+    async def _report_presence(self, ae_title: str) -> None:
         with contextlib.suppress(NoLeader, AnswerLost):
             await self.relay.ask(SEEN, ae_title.encode(), safe=True)
 
@@ -305,7 +301,7 @@ class Cluster:
 
 
 def _own_address(session: Session) -> str:
-    """Where PostgreSQL sees us."""
+    """The local address of this session: other nodes can probably reach this one there."""
     with socket.socket(fileno=socket.dup(session.pgconn.socket)) as own:
         if own.family not in (socket.AF_INET, socket.AF_INET6):
             return _LOCAL

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What the leader wrote, told to the nodes that stand by: some times a second, by NOTIFY.
+"""What tells standby nodes where the leader wrote: NOTIFY, up to 50 times a second.
 
-A notice names addresses only; whoever is told reads what stands there. Notices of an epoch are numbered, so that one
-that is lost is missed. They are sent after the writes, not within their transactions, which PostgreSQL would then
-commit one by one. That is enough: whoever takes over compares everything anyway.
+A notice has addresses only; a standby reads the rows itself. Notices are numbered within an epoch, so a lost one shows
+as a gap. They are sent after the writes, not in the same transactions, because PostgreSQL commits transactions that
+notify one at a time. A lost notice does no harm: the node that takes over compares everything anyway.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ _ADDRESSES: Final = 600  # a notice has at most 7,999 bytes
 
 
 class Notice(NamedTuple):
-    """Where a leader wrote."""
+    """Addresses to which the leader wrote, or at which it deleted."""
 
     epoch: int
     number: int
     addresses: tuple[Address, ...]
 
     def __str__(self) -> str:
-        """As it is sent."""
-        places = " ".join(f"{shelf}.{slot}" for shelf, slot in self.addresses)
-        return f"{self.epoch} {self.number} {places}"
+        """The payload of NOTIFY: epoch, number, and ``shelf.slot`` for each address."""
+        addresses = " ".join(f"{shelf}.{slot}" for shelf, slot in self.addresses)
+        return f"{self.epoch} {self.number} {addresses}"
 
     @classmethod
     def parse(cls, text: str) -> Notice:
-        """Read what ``str`` wrote. Raises ValueError."""
-        epoch, number, *places = text.split()
-        pairs = (address.partition(".") for address in places)
+        """Parse the payload of NOTIFY. Raises ValueError."""
+        epoch, number, *addresses = text.split()
+        pairs = (address.partition(".") for address in addresses)
         return cls(int(epoch), int(number), tuple(Address(int(shelf), int(slot)) for shelf, _, slot in pairs))
 
 
 class Notices:
-    """Sends notices while this node leads. ``wrote`` is called on the loop after each write."""
+    """Sends notices while this node leads."""
 
     def __init__(self, sessions: Sessions, epoch: int) -> None:
         self._sessions = sessions
@@ -53,7 +53,7 @@ class Notices:
         self._sending: asyncio.Task[None] | None = None
 
     def wrote(self, address: Address) -> None:
-        """Something was written there, or deleted."""
+        """Note that an entry was written or deleted. Called on the loop, after each write."""
         self._waiting.add(address)
         if self._sending is None or self._sending.done():
             self._sending = asyncio.ensure_future(self._send())
@@ -68,4 +68,4 @@ class Notices:
             try:
                 await self._sessions.rows("SELECT pg_notify(%s, %s)", (CHANNEL, str(notice)))
             except StoreUnavailable:
-                return  # the number that is missing is noticed with the next one
+                return  # standby nodes notice the missing number when the next notice arrives

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What a node does that does not lead: it checks who calls, passes requests to the leader, and its answers back.
+"""What a standby does: it checks the caller, relays the request to the leader, and returns the leader's answer.
 
-Without a leader a request waits for up to ``PATIENCE`` seconds, then it is refused: 503 with Retry-After, or 0213. A
-leader that renews its lease, but to which no connection comes about in time, is asked for longer: either side may be
-busy with reading a large worklist. What only reads is asked again if the leader ends meanwhile. What may have changed
-something is not: its sender is told that nobody knows (502; on an association, its end), as they would be by a single
-Orthanc that was killed.
+Without a leader, a request waits for up to ``PATIENCE`` seconds and is then refused: 503 with Retry-After, or 0213. If
+the leader renews its lease but does not accept a connection in time, the request waits for up to
+``PATIENCE_WITH_LEADER``: either side may be busy reading a large worklist. If the leader ends while a request is under
+way, a request that only reads is sent again. A request that may have changed something is not: its outcome is unknown,
+as if a single Orthanc had been killed. The caller gets 502, or the association ends.
 """
 
 from __future__ import annotations
@@ -62,12 +62,12 @@ from .lease import Holder
 _log = logging.getLogger("orthanc_ups.cluster")
 PATIENCE: Final = 2.0
 PATIENCE_WITH_LEADER: Final = 15.0
-"""The same while there is a leader that renews its lease."""
+"""Seconds for a connection to a leader that renews its lease."""
 GRACE: Final = 3.0
-"""Seconds for the answer of a former leader."""
-_LOOK_EVERY: Final = 0.1
+"""Seconds for the answer of a node that no longer leads."""
+_POLL_EVERY: Final = 0.1
 CONNECT_WITHIN: Final = 1.0
-"""Seconds for a connection to the leader."""
+"""Seconds for one attempt to connect to the leader."""
 _RESTARTING: Final = 1012
 _ABNORMAL: Final = 1006
 _SOON: Final = (("Retry-After", "2"),)
@@ -75,29 +75,34 @@ _SAFE: Final = ("GET", "HEAD", "OPTIONS")
 _SAFE_FIELDS: Final = (CommandField.C_FIND, CommandField.N_GET)
 _LARGEST: Final = 2**31
 _T = TypeVar("_T")
+_OPENING: Final = "the node that leads the worklist is still opening it"
+_UNREACHABLE: Final = "the node that leads the worklist cannot be reached"
 _ENDS: Final = (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR)
 
 
 class NoLeader(Exception):
-    """Nobody leads now; nothing was done."""
+    """No leader accepts requests now, and nothing was done. The text says why."""
+
+    def __init__(self, reason: str = "no node leads the worklist now") -> None:
+        super().__init__(reason)
 
 
 class AnswerLost(Exception):
-    """The leader ended before it answered: nobody knows whether the request was carried out."""
+    """The leader ended before it answered; it is unknown whether the request was carried out."""
 
 
 class Relay:
     """Connections to the leader."""
 
     def __init__(self, holder: Callable[[], Holder], is_renewed: Callable[[], bool]) -> None:
-        """``holder`` is the lease as it was last read; ``is_renewed`` says whether that was in time."""
+        """``holder`` returns the lease as last read; ``is_renewed``, whether its holder still renews it."""
         self._holder, self._is_renewed = holder, is_renewed
         self._session: aiohttp.ClientSession | None = None
         self._ends: dict[int, asyncio.Task[None]] = {}
 
     @property
     def leader(self) -> str:
-        """Its name."""
+        """The leader's name; "" if no node leads."""
         return str(self._holder().about.get("name", ""))
 
     async def close(self) -> None:
@@ -108,7 +113,7 @@ class Relay:
         if session is not None:
             await session.close()
 
-    def _opened(self) -> aiohttp.ClientSession:
+    def _client(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=15, use_dns_cache=False),
@@ -120,61 +125,68 @@ class Relay:
         return self._session
 
     async def ask(self, path: str, content: bytes, *, safe: bool) -> bytes:
-        """One request, one answer. ``safe``: it may be asked again. Raises NoLeader, AnswerLost."""
-        async with self._question(path, content, safe=safe, whole=True) as (answer, _):
+        """Send a request and return the whole answer. ``safe``: it may be sent twice. Raises NoLeader, AnswerLost."""
+        async with self._answer(path, content, safe=safe, whole=True) as (answer, _):
             return await answer.read()
 
     @contextlib.asynccontextmanager
     async def stream(self, path: str, content: bytes, *, safe: bool) -> AsyncIterator[_Pieces]:
-        """One request, an answer in pieces. Raises NoLeader, AnswerLost."""
-        async with self._question(path, content, safe=safe) as (answer, holder):
+        """Send a request and yield its answer in pieces. ``safe`` as for ``ask``. Raises NoLeader, AnswerLost."""
+        async with self._answer(path, content, safe=safe) as (answer, holder):
             yield _Pieces(answer.content, self, holder)
 
     @contextlib.asynccontextmanager
-    async def _question(
+    async def _answer(
         self, path: str, content: bytes, *, safe: bool, whole: bool = False
     ) -> AsyncIterator[tuple[aiohttp.ClientResponse, Holder]]:
-        begun = _now()
-        deadline = begun + PATIENCE
-        while True:
-            attempt, holder, is_slow = _now(), self._holder(), False
-            if holder.run and holder.about.get("port"):
-                try:
-                    answer = await self._sent(holder, path, content, whole=whole)
-                except AnswerLost:
-                    if not safe:
-                        raise
-                    answer, deadline = None, _now() + PATIENCE
-                except aiohttp.ConnectionTimeoutError:
-                    answer, is_slow = None, self._is_renewed()
-                if answer is not None:
-                    try:
-                        yield answer, holder
-                    finally:
-                        answer.close() if not answer.content.at_eof() else answer.release()
-                    return
-            # The last attempt begins after that time: this node may have opened the worklist during the one before.
-            if attempt >= (begun + PATIENCE_WITH_LEADER if is_slow else deadline):
-                raise NoLeader
-            await asyncio.sleep(_LOOK_EVERY)
+        answer, holder = await self._answered(path, content, safe=safe, whole=whole)
+        try:
+            yield answer, holder
+        finally:
+            answer.release() if answer.content.at_eof() else answer.close()
 
-    async def _sent(
-        self, holder: Holder, path: str, content: bytes, *, whole: bool
-    ) -> aiohttp.ClientResponse | None:
-        """An answer; None if the request surely was not carried out. Raises as ``_exchange``."""
-        return await self.while_it_leads(self._exchange(holder, path, content, whole=whole), holder)
+    async def _answered(
+        self, path: str, content: bytes, *, safe: bool, whole: bool
+    ) -> tuple[aiohttp.ClientResponse, Holder]:
+        """Send the request until a leader answers it. ``whole``: read its answer, too."""
+        start = _now()
+        deadline = start + PATIENCE
+        while True:
+            attempt, holder, limit = _now(), self._holder(), deadline
+            try:
+                exchange = self._exchange(holder, path, content, whole=whole)
+                return await self.while_it_leads(exchange, holder), holder
+            except NoLeader as error:
+                refusal = error
+            except aiohttp.ConnectionTimeoutError:
+                refusal = self._refusal(_UNREACHABLE)
+                if self._is_renewed():
+                    limit = start + PATIENCE_WITH_LEADER
+            except AnswerLost:
+                if not safe:
+                    raise
+                refusal = NoLeader()
+                limit = deadline = _now() + PATIENCE
+            # The last attempt begins after the limit: this node may have opened the worklist during the one before.
+            if attempt >= limit:
+                raise refusal
+            await asyncio.sleep(_POLL_EVERY)
+
+    def _refusal(self, reason: str) -> NoLeader:
+        """A refusal with this reason, unless the lease may have expired."""
+        return NoLeader(reason) if self._is_renewed() else NoLeader()
 
     async def while_it_leads(self, work: Coroutine[Any, Any, _T], holder: Holder) -> _T:
-        """What the leader is waited for. Raises AnswerLost some seconds after it has ceased to lead."""
+        """Wait for the leader. Raises AnswerLost ``GRACE`` seconds after it has stopped leading."""
         waiting = asyncio.ensure_future(work)
         patience = GRACE
         try:
             while True:
-                await asyncio.wait((waiting,), timeout=_LOOK_EVERY)
+                await asyncio.wait((waiting,), timeout=_POLL_EVERY)
                 if waiting.done():
                     return waiting.result()
                 if self._holder().epoch != holder.epoch or not self._holder().run:
-                    patience -= _LOOK_EVERY
+                    patience -= _POLL_EVERY
                 if patience <= 0:
                     raise AnswerLost("it no longer leads")
         finally:
@@ -184,29 +196,31 @@ class Relay:
 
     async def _exchange(
         self, holder: Holder, path: str, content: bytes, *, whole: bool
-    ) -> aiohttp.ClientResponse | None:
-        """Raises AnswerLost; aiohttp.ConnectionTimeoutError, with nothing sent."""
+    ) -> aiohttp.ClientResponse:
+        """Send the request once. Raises AnswerLost; with nothing done, NoLeader or aiohttp.ConnectionTimeoutError."""
+        if not _has_port(holder):
+            raise NoLeader
         try:
-            answer = await self._opened().post(
+            answer = await self._client().post(
                 _url(holder, path), data=content, headers=_secret(holder), ssl=_fingerprint(holder)
             )
             if answer.status == 503 and NOT_LEADING in answer.headers:
                 answer.release()
-                return None
+                raise self._refusal(_OPENING)
             if answer.status != 200:
                 raise AnswerLost(f"the leader answered {answer.status}")
             if whole:
                 await answer.read()
             return answer
         except (aiohttp.ClientConnectorError, aiohttp.ServerFingerprintMismatch):
-            return None
+            raise self._refusal(_UNREACHABLE) from None
         except aiohttp.ConnectionTimeoutError:
             raise
         except (aiohttp.ClientError, OSError) as error:
             raise AnswerLost(str(error) or type(error).__name__) from error
 
     def end_of(self, holder: Holder) -> asyncio.Task[None]:
-        """Ends when this leader leads no more, even if it is only paused and its connections are as they were."""
+        """A task that ends when this leader no longer leads, even if it is suspended and its connections stay open."""
         end = self._ends.get(holder.epoch)
         if end is None or end.done():
             self._ends = {holder.epoch: asyncio.ensure_future(self._until_replaced(holder.epoch))}
@@ -217,16 +231,13 @@ class Relay:
             holder = self._holder()
             if holder.epoch != epoch or not holder.run:
                 return
-            await asyncio.sleep(_LOOK_EVERY)
+            await asyncio.sleep(_POLL_EVERY)
 
     @contextlib.asynccontextmanager
     async def socket(
         self, query: Mapping[str, Any], protocols: Iterable[str]
     ) -> AsyncIterator[tuple[aiohttp.ClientWebSocketResponse, asyncio.Task[None]]]:
-        """A WebSocket to the leader, and what ends when that leads no more.
-
-        Raises NoLeader, or HttpProblem as the leader refuses it.
-        """
+        """A WebSocket to the leader, and a task that ends when that no longer leads. Raises NoLeader."""
         socket, holder = await self._opened_socket(query, protocols)
         try:
             yield socket, self.end_of(holder)
@@ -238,19 +249,22 @@ class Relay:
     ) -> tuple[aiohttp.ClientWebSocketResponse, Holder]:
         deadline = _now() + PATIENCE
         while True:
-            attempt, holder = _now(), self._holder()
-            if holder.run and holder.about.get("port"):
-                with contextlib.suppress(aiohttp.ClientError, OSError, AnswerLost):
+            attempt, holder, refusal = _now(), self._holder(), NoLeader()
+            if _has_port(holder):
+                try:
                     opening = self._connected(holder, query, protocols)
                     return await self.while_it_leads(opening, holder), holder
+                except (aiohttp.ClientError, OSError, AnswerLost) as error:
+                    is_opening = NOT_LEADING in (getattr(error, "headers", None) or ())
+                    refusal = self._refusal(_OPENING if is_opening else _UNREACHABLE)
             if attempt >= deadline:
-                raise NoLeader
-            await asyncio.sleep(_LOOK_EVERY)
+                raise refusal
+            await asyncio.sleep(_POLL_EVERY)
 
     async def _connected(
         self, holder: Holder, query: Mapping[str, Any], protocols: Iterable[str]
     ) -> aiohttp.ClientWebSocketResponse:
-        return await self._opened().ws_connect(
+        return await self._client().ws_connect(
             _url(holder, EVENTS), params=dict(query), headers=_secret(holder), ssl=_fingerprint(holder),
             protocols=tuple(protocols), autoping=False, max_msg_size=0, compress=0,
         )  # fmt: skip
@@ -258,6 +272,10 @@ class Relay:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
+
+
+def _has_port(holder: Holder) -> bool:
+    return bool(holder.run and holder.about.get("port"))
 
 
 def _url(holder: Holder, path: str) -> str:
@@ -271,30 +289,26 @@ def _secret(holder: Holder) -> dict[str, str]:
 
 
 def _fingerprint(holder: Holder) -> aiohttp.Fingerprint:
-    return _checked(str(holder.about["fingerprint"]))
+    return _to_fingerprint(str(holder.about["fingerprint"]))
 
 
 @lru_cache(maxsize=4)
-def _checked(fingerprint: str) -> aiohttp.Fingerprint:
-    """The same object each time: aiohttp uses a connection again only for the very object that it was opened with."""
-    return aiohttp.Fingerprint(bytes.fromhex(fingerprint))
+def _to_fingerprint(digest: str) -> aiohttp.Fingerprint:
+    """The same object each time: aiohttp reuses a connection only for the object with which it was opened."""
+    return aiohttp.Fingerprint(bytes.fromhex(digest))
 
 
-def no_leader() -> HttpProblem:
-    """The answer to HTTP while nobody leads."""
-    return HttpProblem(503, "no node leads the worklist now; try again soon", _SOON)
-
-
-def answer_lost() -> HttpProblem:
-    """The answer to HTTP when the leader ended meanwhile."""
+def _http_problem(error: NoLeader | AnswerLost) -> HttpProblem:
+    if isinstance(error, NoLeader):
+        return HttpProblem(503, f"{error}; try again soon", _SOON)
     return HttpProblem(
         502,
-        "the leader of the worklist ended before it answered: it is not known whether the request was done",
+        "the leader of the worklist ended before it answered: it is unknown whether the request was carried out",
     )
 
 
 class RelayedUpsRs:
-    """UPS-RS of a node that does not lead, behind the same checks of who calls as on the leader."""
+    """UPS-RS of a standby, behind the same checks of the caller as on the leader."""
 
     def __init__(self, relay: Relay) -> None:
         self._relay = relay
@@ -305,20 +319,18 @@ class RelayedUpsRs:
             content = await self._relay.ask(
                 UPS_RS, envelopes.of_request(request), safe=request.method in _SAFE
             )
-        except NoLeader:
-            return no_leader().response()
-        except AnswerLost:
-            return answer_lost().response()
+        except (NoLeader, AnswerLost) as error:
+            return _http_problem(error).response()
         return envelopes.to_answer(content)
 
 
 class RelayedApi(Router):
-    """The management API of a node that does not lead: Orthanc and the rights are asked here."""
+    """The management API of a standby, which checks the caller by its own Orthanc and settings."""
 
     def __init__(
         self, relay: Relay, ae_title: str, rights: Rights, origins: Origins, admission: Admission
     ) -> None:
-        routes = [Route(key.split(" ")[0], key.split(" ")[1], _nobody) for key in RIGHTS]
+        routes = [Route(key.split(" ")[0], key.split(" ")[1], _no_handler) for key in RIGHTS]
         super().__init__(routes, ae_title, rights, origins, admission)
         self._relay = relay
 
@@ -327,16 +339,14 @@ class RelayedApi(Router):
         route, _ = await self.admitted(request)
         try:
             content = await self._relay.ask(API, envelopes.of_request(request), safe=request.method == "GET")
-        except NoLeader:
-            raise no_leader() from None
-        except AnswerLost:
-            raise answer_lost() from None
+        except (NoLeader, AnswerLost) as error:
+            raise _http_problem(error) from None
         answer = envelopes.to_answer(content)
         is_overview = route.path == "/overview" and answer.status == 200
         return self._with_warning(answer) if is_overview else answer
 
     def _with_warning(self, answer: WebResponse) -> WebResponse:
-        """The overview is that of the leader; who looks at it here is told."""
+        """The leader's overview, with a warning that this node is a standby."""
         overview = msgspec.json.decode(answer.body)
         standby = Sentence(THIS_STANDS_BY, {"leader": self._relay.leader})
         overview["warnings"].append(Alert(standby, "#/administration").described())
@@ -344,17 +354,21 @@ class RelayedApi(Router):
 
 
 class RelayedModalityWorklists:
-    """Worklist queries of modalities at a node that does not lead."""
+    """Modality worklist queries to a standby."""
 
     def __init__(self, relay: Relay) -> None:
         self._relay = relay
 
     async def find(self, identifier: DataSet) -> WorklistAnswers:
-        """As ModalityWorklists. Raises UnusableKey, UpsError."""
+        """As ModalityWorklists.find. Raises UnusableKey, UpsError."""
         try:
             content = await self._relay.ask(MODALITY_WORKLIST, msgspec.json.encode(identifier), safe=True)
-        except (NoLeader, AnswerLost):
-            raise UpsError(statuses.RESOURCE_LIMITATION, "no node leads the worklist now") from None
+        except NoLeader as error:
+            raise UpsError(statuses.RESOURCE_LIMITATION, str(error)) from None
+        except AnswerLost:
+            raise UpsError(
+                statuses.RESOURCE_LIMITATION, "the leader of the worklist did not answer"
+            ) from None
         reply = msgspec.json.decode(content, type=WorklistReply)
         if reply.unusable:
             raise UnusableKey(reply.unusable)
@@ -363,12 +377,12 @@ class RelayedModalityWorklists:
         return WorklistAnswers(cast("list[DataSet]", reply.answers), reply.reason)
 
 
-async def _nobody(call: Call) -> None:
+async def _no_handler(call: Call) -> None:
     raise AssertionError("a relayed route has no handler")
 
 
 class RelayedSessions:
-    """Notification connections of a node that does not lead: frames go through as they are, pings and pongs too."""
+    """Notification connections to a standby, which relays all frames unchanged, including pings and pongs."""
 
     def __init__(self, relay: Relay) -> None:
         self._relay = relay
@@ -376,10 +390,10 @@ class RelayedSessions:
     async def serve(
         self, request: BaseRequest, receiving_ae: str, query: str, service: str
     ) -> StreamResponse:
-        """As WebSocketSessions.
+        """As WebSocketSessions.serve.
 
         Raises:
-            HttpProblem: 400 for no handshake, 503 if nobody leads, or as the leader says.
+            HttpProblem: 400 if this is not a proper handshake, 503 if no leader accepts it.
         """
         protocols = offered(request)[:1]
         socket = WebSocketResponse(
@@ -388,23 +402,23 @@ class RelayedSessions:
         socket.headers["Server"] = SERVER
         if not is_handshake(socket, request):
             raise HttpProblem(400, "a notification connection is opened by a WebSocket handshake (RFC 6455)")
-        question = {"ae": receiving_ae, "query": query, "service": service}
+        parameters = {"ae": receiving_ae, "query": query, "service": service}
         try:
-            async with self._relay.socket(question, protocols) as (leader, end):
+            async with self._relay.socket(parameters, protocols) as (leader, end):
                 await socket.prepare(request)
-                await _joined(socket, leader, end)
-        except NoLeader:
-            raise no_leader() from None
+                await _relay_frames(socket, leader, end)
+        except NoLeader as error:
+            raise _http_problem(error) from None
         return socket
 
 
-async def _joined(
+async def _relay_frames(
     socket: WebSocketResponse, leader: aiohttp.ClientWebSocketResponse, end: asyncio.Task[None]
 ) -> None:
-    """Pass on in both directions until either side ends, or the leader leads no more."""
+    """Relay in both directions until either side closes, or the leader no longer leads."""
     directions = [
-        asyncio.ensure_future(_passed_on(leader, socket)),
-        asyncio.ensure_future(_passed_on(socket, leader)),
+        asyncio.ensure_future(_copy_frames(leader, socket)),
+        asyncio.ensure_future(_copy_frames(socket, leader)),
     ]
     try:
         await asyncio.wait((*directions, end), return_when=asyncio.FIRST_COMPLETED)
@@ -417,7 +431,7 @@ async def _joined(
         await socket.close(code=_RESTARTING if code == _ABNORMAL else code)
 
 
-async def _passed_on(
+async def _copy_frames(
     source: WebSocketResponse | aiohttp.ClientWebSocketResponse,
     target: WebSocketResponse | aiohttp.ClientWebSocketResponse,
 ) -> None:
@@ -437,35 +451,35 @@ async def _passed_on(
 
 
 class RelayedServices(Services):
-    """DIMSE services of a node that does not lead. C-ECHO is answered here."""
+    """DIMSE services of a standby, which answers only C-ECHO itself."""
 
     def __init__(
         self, relay: Relay, policy: Policy, refusals: RefusalLog, *, performed_steps: bool = False
     ) -> None:
-        """``performed_steps``: whether MPPS is served."""
+        """``performed_steps``: whether MPPS is supported."""
         super().__init__(cast("WorklistPort", None), policy, lambda _: None, refusals)
         self._relay = relay
-        self.further = services_by(self._passed) if performed_steps else {}
+        self.further = services_by(self._relayed) if performed_steps else {}
         self._handlers = {
-            field: self._echo if field is CommandField.C_ECHO else self._passed for field in self._handlers
+            field: self._echo if field is CommandField.C_ECHO else self._relayed for field in self._handlers
         }
 
-    async def _passed(self, exchange: Exchange) -> None:
+    async def _relayed(self, exchange: Exchange) -> None:
         if exchange.message.oversized:
             await exchange.data_set()  # raises
         is_find = exchange.field == CommandField.C_FIND
         try:
-            await self._relayed(exchange, safe=exchange.field in _SAFE_FIELDS)
-        except NoLeader:
+            await self._relay_answers(exchange, safe=exchange.field in _SAFE_FIELDS)
+        except NoLeader as error:
             status = statuses.OUT_OF_RESOURCES if is_find else statuses.RESOURCE_LIMITATION
-            raise UpsError(status, "no node leads the worklist now") from None
+            raise UpsError(status, str(error)) from None
         except AnswerLost as error:
             _log.warning(
-                "an association of %s ends, as the leader did not answer: %s", exchange.calling, error
+                "The association of %s ends because the leader did not answer: %s", exchange.calling, error
             )
             raise Gone("the leader did not answer") from error
 
-    async def _relayed(self, exchange: Exchange, *, safe: bool) -> None:
+    async def _relay_answers(self, exchange: Exchange, *, safe: bool) -> None:
         content = envelopes.of_exchange(exchange)
         async with self._relay.stream(DIMSE, content, safe=safe) as pieces:
             while True:
@@ -480,17 +494,17 @@ class RelayedServices(Services):
 
 
 class _Pieces:
-    """An answer that comes in pieces."""
+    """The answer to a request, in pieces."""
 
     def __init__(self, content: aiohttp.StreamReader, relay: Relay, holder: Holder) -> None:
         self._content, self._relay, self._holder = content, relay, holder
 
     async def next(self) -> bytes:
-        """The next piece. Raises AnswerLost if there is none."""
+        """The next piece. Raises AnswerLost if the answer ends before it."""
         return await self._relay.while_it_leads(self._next(), self._holder)
 
     async def end(self) -> None:
-        """Wait for the end of the answer after its last piece, so that its connection can be used again."""
+        """Read to the end of the answer, after its last piece, so that the connection can be reused."""
         with contextlib.suppress(aiohttp.ClientError, OSError, AnswerLost):
             await self._relay.while_it_leads(self._content.read(), self._holder)
 
@@ -499,4 +513,4 @@ class _Pieces:
             prefix = await self._content.readexactly(PREFIX)
             return await self._content.readexactly(envelopes.length_of(prefix))
         except (asyncio.IncompleteReadError, aiohttp.ClientError, OSError) as error:
-            raise AnswerLost("it ended within its answer") from error
+            raise AnswerLost("its answer broke off") from error

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Orthanc's metadata, read and written in its PostgreSQL under the fence of the leader's epoch.
+"""Orthanc's metadata, read and written in its PostgreSQL, fenced by the leader's epoch.
 
-Each write is one statement, hence one transaction: it shares the lock of the row ``fence`` if that has our epoch,
-compares, and sets. Whoever takes the lease over changes that row first. So a write of a former leader is done before
-the new one reads anything, or not at all, however long it was stopped in between. Answers are those of Orthanc's REST
-API, which stays the way for everything else.
+Each write is one statement, hence one transaction: it locks the row ``fence`` FOR SHARE if that row has our epoch,
+compares, and sets. A node that takes over the lease updates that row first. A former leader's write is therefore
+committed before the new leader reads anything, or not at all, however long the former leader was suspended. Responses
+are those of Orthanc's REST API, which still serves all other requests.
 """
 
 from __future__ import annotations
@@ -56,25 +56,28 @@ WHERE publicid = %s AND resourcetype = {_INSTANCE}
 
 
 class NotLeading(StoreUnavailable):
-    """Nothing was written, as another node leads or may lead by now."""
+    """Nothing was written: another node leads, or may lead by now."""
 
     def __init__(self) -> None:
-        super().__init__("another node keeps the worklist", certain=True)
+        super().__init__("another node leads the worklist", certain=True)
 
 
 @dataclass(frozen=True, slots=True)
 class _Rows(Reply):
-    """An answer that was never JSON."""
+    """A response built from rows, without JSON in between."""
 
     content: Mapping[str, str] | None = None
 
     def json(self) -> Any:
-        """What stands on the shelf, by number."""
+        """The contents of the shelf, by slot."""
         return self.content
 
 
 class FencedLoopback(Loopback):
-    """Orthanc's REST API, but entries on shelves go by SQL under the fence. ``under`` must be called first."""
+    """Orthanc's REST API, with entries on shelves read and written by SQL under the fence.
+
+    ``under`` must be called before the first request.
+    """
 
     _sessions: Sessions
     _epoch: int
@@ -90,9 +93,9 @@ class FencedLoopback(Loopback):
         fenced: Callable[[], None],
         wrote: Callable[[Address], object] = lambda address: None,
     ) -> None:
-        """Write under this epoch, while ``leads`` says so.
+        """Write under this epoch while ``leads`` returns True.
 
-        ``fenced`` is called when another epoch is found, ``wrote`` after each write.
+        ``fenced`` is called if the fence turns out to have another epoch, ``wrote`` after each write.
         """
         self._sessions, self._epoch, self._leads, self._fenced = sessions, epoch, leads, fenced
         self._wrote = wrote
@@ -100,7 +103,7 @@ class FencedLoopback(Loopback):
     async def request(
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> Reply:
-        """As Loopback's. Raises NotLeading, with nothing written, once the lease is over."""
+        """As Loopback.request. Raises NotLeading, with nothing written, once the lease is over."""
         entry = _ENTRY.fullmatch(path)
         if entry is not None:
             return await self._entry(method, entry[1], int(entry[2]), body or b"", headers or {})

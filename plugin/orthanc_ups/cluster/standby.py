@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A node that stands by keeps its search index in step with the store, and proves that when it takes over.
+"""A standby keeps its search index up to date with the store, and proves that it is when it takes over.
 
-It begins with the file that it left behind: PostgreSQL works out the digest of every row's content, and what is in the
-file with the same digest need not be read. Only a node without such a file reads everything. Then it reads what the
-leader's notices name (``notices.py``). Of each row it remembers which version it read: revision and ``xmin``, the
-transaction that wrote it. Whoever has taken the lease over compares these, shelf by shelf, by one digest that
-PostgreSQL works out of the same: where it differs, rows are read. As nobody else writes any more by then, the index is
-complete after that, whatever notices were lost.
+It starts from the file that it wrote before: PostgreSQL computes the digest of each row's content, and rows whose
+digest is in the file are not read. A node reads everything only if it has no such file. From then on it reads the rows
+that the leader's notices name (``notices.py``), and remembers the version of each row that it read: its revision and
+``xmin``, the transaction that wrote it. A node that has taken the lease over compares these versions shelf by shelf,
+by a digest that PostgreSQL computes from the same columns, and reads the rows that differ. Because no other node can
+write by then, the index is complete afterwards, even if notices were lost.
 
-The log of events is not in the store once everybody was told. A node that was away asks the leader for what it lacks.
+Events leave the store once all receivers have got them. A node that was away requests the ones it lacks from the
+leader.
 
-Transaction numbers start over if somebody goes back to a backup. PostgreSQL has to be restarted for that; then, as
-whenever anything is not as expected, the contents are compared again.
+Transaction numbers start over when a backup is restored, for which PostgreSQL must be restarted. After a restart, and
+whenever anything else is unexpected, the contents are compared again.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ _LOG_PAUSE: Final = 10.0
 _ROWS_AT_ONCE: Final = 200
 _ENTRIES_AT_ONCE: Final = 20
 FEW_ENTRIES: Final = 1_000
-"""So many are read by comparing, whatever share of the store they are."""
+"""Up to this many missing entries are read by comparing, whatever their share of the store."""
 _INSTANCE: Final = 3  # resource type in Orthanc's tables
 
 _VERSION: Final = "coalesce(metadata.revision, 0) || ':' || metadata.xmin::text"
@@ -73,27 +74,27 @@ _COUNT: Final = f"SELECT count(*) {_FROM} AND type <> {shelves.MARK_SLOT}"
 _STARTED: Final = "SELECT pg_postmaster_start_time()::text"
 
 
-class _Lost(Exception):
-    """Something is not as expected: the contents must be compared again. The text says what."""
+class _OutOfStep(Exception):
+    """The contents must be compared again; the text says why."""
 
 
 class StoredRow(NamedTuple):
-    """What stands at an address, and which version of the row that is."""
+    """The content of a row, and its version: revision and ``xmin``."""
 
     content: bytes
     version: str
 
 
 LoggedAfter = Callable[[int], Awaitable[Sequence[Event] | None]]
-"""Some events of the leader's log with a greater sequence, in order; None if it cannot be asked now."""
+"""Takes a sequence; returns some of the leader's events after it, in order, or None if the leader cannot be reached."""
 
 
 class Survey(NamedTuple):
     """How the store differs from a search index.
 
     Attributes:
-        entries: those that the index does not have as they are in the store, and all that are no workitems.
-        absent: keys of the index that are not in the store.
+        entries: those that differ from the index or are not in it, and all entries that are not workitems.
+        absent: keys that are in the index but not in the store.
     """
 
     entries: Sequence[Entry]
@@ -101,14 +102,14 @@ class Survey(NamedTuple):
 
 
 class RowVersions:
-    """The versions of the rows that were read, by shelf and slot."""
+    """The versions of the rows that have been read, by shelf and slot."""
 
     def __init__(self) -> None:
         self._shelves: dict[int, dict[int, str]] = {}
         self._digests: dict[int, str] = {}
 
     def put(self, address: Address, version: str | None) -> None:
-        """Note which version was read; None: there is no row."""
+        """Set the version read at an address; None: there is no row."""
         shelf = self._shelves.setdefault(address.shelf, {})
         if version is None:
             shelf.pop(address.slot, None)
@@ -117,7 +118,7 @@ class RowVersions:
         self._digests.pop(address.shelf, None)
 
     def replace(self, shelf: int, versions: Mapping[int, str]) -> None:
-        """A whole shelf was read."""
+        """Set the versions on a whole shelf, by slot."""
         self._shelves[shelf] = dict(versions)
         self._digests.pop(shelf, None)
 
@@ -126,11 +127,11 @@ class RowVersions:
         return self._shelves.get(shelf, {})
 
     def shelves(self) -> set[int]:
-        """The shelves on which anything stands."""
+        """The shelves that have rows."""
         return {shelf for shelf, rows in self._shelves.items() if rows}
 
     def digest(self, shelf: int) -> str:
-        """As PostgreSQL works it out."""
+        """The digest of a shelf's versions, as ``_DIGESTS`` computes it."""
         if shelf not in self._digests:
             text = " ".join(f"{slot}:{version}" for slot, version in sorted(self.of(shelf).items()))
             self._digests[shelf] = hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
@@ -138,10 +139,10 @@ class RowVersions:
 
 
 class FollowedEntries(OrthancEntries):
-    """Entries on shelves that another node writes; once this node leads, the store like any other.
+    """Entries on shelves to which another node writes. After ``lead`` it is a store like any other.
 
     Attributes:
-        others: every entry but workitems, by key.
+        others: all entries that are not workitems, by key.
     """
 
     def __init__(self, loopback: Loopback, uploads: Uploads, sessions: Sessions) -> None:
@@ -153,7 +154,7 @@ class FollowedEntries(OrthancEntries):
         self._follows = True
 
     async def load(self) -> AsyncIterator[list[Entry]]:
-        """As OrthancEntries. Raises StoreUnavailable."""
+        """As OrthancEntries.load. Raises StoreUnavailable."""
         if self._follows:
             self.versions, self.others, self._keys = RowVersions(), {}, {}
             self._candidates.clear()
@@ -162,18 +163,18 @@ class FollowedEntries(OrthancEntries):
                 self.others.update((entry.key, entry) for entry in chunk if not is_workitem(entry))
             for first in range(0, len(chunk), _ENTRIES_AT_ONCE):
                 yield chunk[first : first + _ENTRIES_AT_ONCE]
-                await asyncio.sleep(0)  # the lease, and requests that are passed on, have their turn
+                await asyncio.sleep(0)  # let relayed requests run
         if self._follows:
             self._keys = {shelves.address(key, at): key for key, at in self._candidates.items()}
 
     async def survey(self, indexed: Mapping[str, Entry]) -> Survey:
-        """Find out what stands where, without reading what the index has.
+        """Compare the store with a search index, without reading the entries that the index has.
 
         Args:
-            indexed: entries of the index, by the digest of what stands in the store; workitems without documents.
+            indexed: entries of the index, by the MD5 of their content in the store; workitems without documents.
 
         Raises:
-            ShelvesLost: some are gone or not filled.
+            ShelvesLost: shelves are missing or incomplete.
             StoreUnavailable: PostgreSQL does not answer.
         """
         self.versions, self.others, self._keys = RowVersions(), {}, {}
@@ -213,7 +214,7 @@ class FollowedEntries(OrthancEntries):
         return entries
 
     async def rows(self, addresses: Iterable[Address]) -> dict[Address, StoredRow]:
-        """What stands at these addresses; those where nothing stands are left out. Raises StoreUnavailable."""
+        """Read the rows at these addresses; an address without a row is left out. Raises StoreUnavailable."""
         in_order, rows = sorted(addresses), {}
         for first in range(0, len(in_order), _ROWS_AT_ONCE):
             part = in_order[first : first + _ROWS_AT_ONCE]
@@ -232,14 +233,14 @@ class FollowedEntries(OrthancEntries):
         return {slot: value.encode() for slot, value, _ in rows}
 
     def take(self, address: Address, row: StoredRow | None) -> tuple[str | None, Entry | None]:
-        """Another node wrote what stands there, or deleted it: the key of the entry that is gone, and the new entry."""
+        """Apply another node's write or deletion. Returns the key of the entry that is gone, and the new entry."""
         self.versions.put(address, row.version if row else None)
         before = self._keys.pop(address, None)
         candidates: dict[str, int] = {}
         entry = self._entry_at(address, row.content, candidates) if row else None
         gone = before if before is not None and (entry is None or entry.key != before) else None
         if gone is not None and self._candidates.get(gone) != shelves.candidate_of(gone, address):
-            gone = None  # it has moved to another address meanwhile
+            gone = None  # it has moved to another address
         if gone is not None:
             del self._candidates[gone]
             self.others.pop(gone, None)
@@ -252,11 +253,11 @@ class FollowedEntries(OrthancEntries):
         return gone, entry
 
     def lead(self) -> list[Entry]:
-        """Follow no more, as this node writes from now on; returns every entry but workitems.
+        """Stop following, because this node writes from now on. Returns all entries that are not workitems.
 
-        Shelves that were absent while it followed are absent no more once ``open`` has created them: which of them
-        lack entries is for ``load`` to find out, as at any start. Else nothing could be written to a new worklist
-        whose first node had looked for it before it was elected.
+        Shelves found missing so far are no longer treated as incomplete: ``open`` creates them, and ``load`` checks
+        them as at any start. Otherwise the first node of a new worklist, which looked for the shelves before its
+        election, could not write to them.
         """
         self._follows, others = False, list(self.others.values())
         self._incomplete = frozenset()
@@ -265,15 +266,15 @@ class FollowedEntries(OrthancEntries):
 
 
 def is_workitem(entry: Entry) -> bool:
-    """Whether this is a workitem, and none that was purged."""
+    """Whether this is a workitem that has not been purged."""
     return keys.is_of_workitem(entry.key) and not is_tombstone(entry.document)
 
 
 class StandbyIndex:
-    """Begins with ``run``; once that is canceled, ``prove`` and ``hand_over``, or ``close``.
+    """Keeps the search index up to date. Call ``run``; after canceling it, ``prove`` and ``hand_over``, or ``close``.
 
     Attributes:
-        projection: the search index; None while it is not read in.
+        projection: the search index; None until it has been read.
     """
 
     def __init__(
@@ -281,14 +282,14 @@ class StandbyIndex:
         database: Database,
         sessions: Sessions,
         entries: FollowedEntries,
-        opened: Callable[[], Projection],
+        open_projection: Callable[[], Projection],
         logged_after: LoggedAfter,
     ) -> None:
-        """``opened`` opens the search index; it may raise ProjectionBroken. ``logged_after`` asks the leader."""
+        """``open_projection`` opens the search index; it may raise ProjectionBroken."""
         self.entries = entries
         self._database = database
         self._sessions = sessions
-        self._opened = opened
+        self._open_projection = open_projection
         self._logged_after = logged_after
         self._log_ends_at: int | None = None
         self._next_look_at_log = 0.0
@@ -299,20 +300,20 @@ class StandbyIndex:
 
     @property
     def lag(self) -> float:
-        """Seconds by which the search index is behind the store, as far as is known. In any thread."""
+        """Seconds for which the search index has been behind the store; 0 if it is not. On any thread."""
         since = self._behind_since
         return 0.0 if since is None else clock() - since
 
     async def run(self) -> None:
-        """Follow for ever, whatever happens to PostgreSQL or the index."""
+        """Follow the store until canceled, whatever happens to PostgreSQL or the index."""
         trouble = ""
         while True:
             before, trouble = trouble, ""
             try:
                 await self._follow()
             except (StoreUnavailable, psycopg.Error, OSError) as error:
-                _log.debug("The search index does not follow the store now: %s", error)
-            except (_Lost, ProjectionBroken) as error:
+                _log.debug("The search index cannot follow the store now: %s", error)
+            except (_OutOfStep, ProjectionBroken) as error:
                 trouble = str(error)
                 if trouble != before:
                     _log.info("The search index of this node is being rebuilt: %s", trouble)
@@ -335,7 +336,7 @@ class StandbyIndex:
                 ]
                 self._behind()
                 if not notices:
-                    raise StoreUnavailable("PostgreSQL sent no notice for a long time", certain=True)
+                    raise StoreUnavailable(f"PostgreSQL has sent no notice for {_SILENCE:g} s", certain=True)
                 await self._take_notices(notices)
                 self._behind_since = None
                 await self._complete_log()
@@ -354,7 +355,7 @@ class StandbyIndex:
         if self._behind_since is None:
             self._behind_since = clock()
 
-    # --- everything ---
+    # --- all entries ---
 
     async def _catch_up(self) -> None:
         self._drop_if_broken()
@@ -364,13 +365,13 @@ class StandbyIndex:
         self._behind_since = None
 
     async def _read(self, *, from_nothing: bool = True) -> bool:
-        """Open the search index and bring it in step with the store.
+        """Open the search index and bring it up to date with the store.
 
-        False if it lacks most of the store and need not be filled, ``from_nothing``: a node that takes over while it
-        still reads leaves such a file. Comparing would read the rest entry by entry, and hold all of it in memory.
+        Returns False if the index lacks most of the store and ``from_nothing`` is False. A node that takes over while
+        it is still reading has such a file: comparing would read the rest entry by entry, and keep it all in memory.
         """
         started = await self._start_of_postgresql()
-        projection = self._opened()
+        projection = self._open_projection()
         try:
             indexed = _indexed(projection)
             lacking = await self._stored_count() - len(indexed)
@@ -397,7 +398,7 @@ class StandbyIndex:
         return int((await self._sessions.rows(_COUNT, (list(shelves.INSTANCES),), MANY_ROWS_WITHIN))[0][0])
 
     async def _read_changes(self, projection: Projection, indexed: Mapping[str, Entry]) -> Stored:
-        """What the file has as it is in the store stays as it is."""
+        """Read only the entries that differ between the file and the store."""
         survey = await self.entries.survey(indexed)
         for key in survey.absent:
             uid = keys.uid_of(key)
@@ -408,37 +409,37 @@ class StandbyIndex:
             await asyncio.sleep(0)
         stored = Loader(self.entries, projection).sort(self.entries.others.values())
         projection.keep_tombstones(stored.tombstones)
-        _log.info("The search index of this node is in step: %d entries were read", len(survey.entries))
+        _log.info("The search index of this node is up to date: %d entries were read", len(survey.entries))
         return stored
 
     async def _start_of_postgresql(self) -> str:
         return str((await self._sessions.rows(_STARTED, ()))[0][0])
 
     async def _compare(self) -> None:
-        """Find what was written since it was read, and read that."""
+        """Read the rows that were written after they were last read."""
         if await self._start_of_postgresql() != self._started:
-            raise _Lost("PostgreSQL was restarted")
+            raise _OutOfStep("PostgreSQL was restarted")
         rows = await self._sessions.rows(_DIGESTS, (list(shelves.INSTANCES),))
         digests = {SHELF_NUMBERS[name]: digest for name, digest in rows}
         versions = self.entries.versions
         if versions.shelves() - digests.keys():
-            raise _Lost("shelves of the worklist were deleted")
+            raise _OutOfStep("shelves of the worklist were deleted")
         addresses: set[Address] = set()
         for shelf, digest in digests.items():
             if digest != versions.digest(shelf):
                 addresses |= await self._changed_on(shelf)
         if addresses:
-            _log.debug("%d entries were written without a notice, or after it", len(addresses))
+            _log.debug("%d entries were written without a notice, or again after it", len(addresses))
         await self._take_changes(addresses)
 
     async def _changed_on(self, shelf: int) -> set[Address]:
         rows = await self._sessions.rows(_VERSIONS, ([shelves.INSTANCES[shelf]],))
         stored: dict[int, str] = dict(rows)
-        ours = self.entries.versions.of(shelf)
-        return {Address(shelf, slot) for slot, _ in stored.items() ^ ours.items()}
+        read = self.entries.versions.of(shelf)
+        return {Address(shelf, slot) for slot, _ in stored.items() ^ read.items()}
 
     async def _complete_log(self) -> None:
-        """What was told to receivers while this node was away stands in the leader's log of events only."""
+        """Get from the leader the events that were delivered while this node was away: the store no longer has them."""
         projection = self.projection
         assert projection is not None
         while self._log_ends_at is not None and clock() >= self._next_look_at_log:
@@ -462,7 +463,7 @@ class StandbyIndex:
         if address.slot not in shelves.SLOTS:
             self.entries.versions.put(address, row.version if row else None)
             if address.slot == shelves.MARK_SLOT and row is None:
-                raise _Lost("a shelf of the worklist was deleted")
+                raise _OutOfStep("a shelf of the worklist was deleted")
             return
         gone, entry = self.entries.take(address, row)
         projection = self.projection
@@ -481,10 +482,10 @@ class StandbyIndex:
         else:
             projection.remove(uid)
 
-    # --- the end ---
+    # --- taking over ---
 
     async def prove(self) -> bool:
-        """When nobody else writes any more: read what is still missing. False if everything has to be read."""
+        """Read what is still missing, once no other node can write. Returns False if everything has to be read."""
         for _ in range(_ATTEMPTS):
             try:
                 self._drop_if_broken()
@@ -492,8 +493,8 @@ class StandbyIndex:
                     return False
                 await self._compare()
                 return True
-            except (_Lost, ProjectionBroken) as error:
-                _log.info("The search index of this node is compared again: %s", error)
+            except (_OutOfStep, ProjectionBroken) as error:
+                _log.info("The search index of this node is being compared again: %s", error)
                 self._drop()
             except ShelvesLost:
                 return False
@@ -506,14 +507,14 @@ class StandbyIndex:
         return False
 
     def hand_over(self) -> tuple[Projection, list[Entry]]:
-        """The search index and every entry that is not there, once it is proven."""
+        """Give away the proven search index, with all entries that are not workitems."""
         projection, self.projection = self.projection, None
         self._behind_since = None
         assert projection is not None
         return projection, self.entries.lead()
 
     async def close(self) -> None:
-        """Close the search index, unless it was handed over; the entries are a store like any other now."""
+        """Close the search index, unless it was handed over. ``entries`` is a store like any other from now on."""
         self.entries.lead()
         self._behind_since = None
         self._drop()
@@ -530,7 +531,7 @@ class StandbyIndex:
 
 
 def _indexed(projection: Projection) -> dict[str, Entry]:
-    """What the search index has, by the digest of what stands in the store; documents only of purged workitems."""
+    """The entries of the search index, by the MD5 of their content in the store; only tombstones have documents."""
     workitems = (Entry(keys.workitem(uid), b"", version) for uid, version in projection.versions())
     entries: dict[str, Entry] = {}
     for entry in itertools.chain(projection.tombstones(), workitems):
@@ -540,14 +541,14 @@ def _indexed(projection: Projection) -> dict[str, Entry]:
 
 
 def _put_workitem(projection: Projection, uid: str, entry: Entry) -> None:
-    """Take over what another node wrote. What is not readable is left alone, as by the node that leads."""
+    """Index a workitem that another node wrote. Leave an unreadable one alone, as the leader does."""
     try:
         workitem = decode(entry.document)
     except UnreadableDocument as error:
-        _log.error("Entry %s of the store is not readable; it is left alone: %s", entry.key, error)
+        _log.error("Entry %s of the store is unreadable and left alone: %s", entry.key, error)
         return
     if entry.key != keys.workitem(workitem.uid):
-        _log.error("Entry %s of the store is that of %s; it is left alone", entry.key, workitem.uid)
+        _log.error("Entry %s of the store has workitem %s and is left alone", entry.key, workitem.uid)
         return
     before = projection.get(uid)
     last = max((event.sequence for event in before.workitem.events), default=0) if before else 0

@@ -197,7 +197,7 @@ class OpenWorklist:
 
     def _goes_down(self) -> bool:
         """False if the worklist continues on another node."""
-        return self._shared is None or not self._shared.cluster.goes_on
+        return self._shared is None or not self._shared.cluster.survives_this_node
 
     async def _close_files(self) -> None:
         if self.service is None:  # it was not opened completely

@@ -324,7 +324,7 @@ class Site:
         async def join() -> SharedParts:
             facts = await operating.operating_facts(node.loopback)
             about = {"name": facts.name, "version": __version__, "orthanc": facts.version}
-            cluster = await Cluster.joined(node.settings, node.orthanc_settings, about, share, node.refusals)
+            cluster = await Cluster.join(node.settings, node.orthanc_settings, about, share, node.refusals)
             server = node.dimse_server(cluster.services(node.policy, node.refusals), codec, cluster.seen)
             return SharedParts(cluster, server, codec)
 
@@ -396,7 +396,7 @@ class Site:
         self._serve(
             node,
             cluster.ups_rs(),
-            cluster.sessions_of_leader(),
+            cluster.notification_sessions(),
             cluster.api(node.own_ae, node.rights, node.origins, admission).answer,
         )
         shared.server.serve(cluster.services(node.policy, node.refusals))

@@ -49,7 +49,7 @@ class Member:
             database,
             {"name": "test"},
             self.taken.append,
-            lambda _, reason: self.lost.append(reason),
+            self.lost.append,
             self._thread,
         )
         if stands:

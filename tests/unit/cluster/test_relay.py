@@ -177,6 +177,7 @@ def test_without_a_leader_a_request_is_refused_with_503_and_retry_after() -> Non
         async with relayed() as (relay, _):
             answer = await RelayedUpsRs(relay).answer(REQUEST)
         assert answer.status == 503 and answer.header("Retry-After") == "2"
+        assert answer.reason == "no node leads the worklist now; try again soon"
 
     asyncio.run(run())
 
@@ -273,6 +274,27 @@ def test_a_request_waits_for_a_leader_that_is_still_opening() -> None:
             await asyncio.sleep(0.05)
             leader.leads()
             assert (await asking).status == 201
+
+    asyncio.run(run())
+
+
+def test_a_refusal_says_whether_no_node_leads_or_the_leader_cannot_answer_yet() -> None:
+    async def run() -> None:
+        leader = Leader("a", 1)
+        async with relayed(leader) as (relay, lease):
+            leader.port.serve(None)
+            with pytest.raises(NoLeader, match="the node that leads the worklist is still opening it"):
+                await relay.ask(UPS_RS, of_request(REQUEST), safe=True)
+            with pytest.raises(NoLeader, match="the node that leads the worklist is still opening it"):
+                async with relay.socket({}, ()):
+                    pass
+            lease.is_renewed = False
+            with pytest.raises(NoLeader, match="no node leads the worklist now"):
+                await relay.ask(UPS_RS, of_request(REQUEST), safe=True)
+            await leader.port.stop()
+            lease.is_renewed = True
+            with pytest.raises(NoLeader, match="the node that leads the worklist cannot be reached"):
+                await relay.ask(UPS_RS, of_request(REQUEST), safe=True)
 
     asyncio.run(run())
 
