@@ -21,7 +21,7 @@ const WHAT = [
   pattern("released the Deletion Lock of {ae}"),
 ];
 const WHO = [pattern("somebody by {via}"), pattern("{user} as {ae} by {via}"), pattern("{ae} by {via}")];
-const VIA = { page: t("the page"), retention: t("retention"), import: t("import") };
+const VIA = { page: t("the page"), retention: t("retention"), import: t("import"), rules: t("a rule"), settings: t("the settings") };
 const EVENT = [pattern("{state}, inputs {readiness}"), pattern("asked by {ae}")];
 
 export const whatWords = (text) => recognized(text, WHAT);

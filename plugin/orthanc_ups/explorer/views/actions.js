@@ -18,7 +18,7 @@ import { aeInput } from "./watchers.js";
 const path = (item, action) => `workitems/${part(item.uid)}/${action}`;
 
 async function claim(item, system) {
-  const words = t("The workitem becomes In progress, and its subscribers are notified. Claim on behalf only if you know that a performer is doing the work without reporting it: other performers looking for work will no longer find it. You can complete or cancel it here later.");
+  const words = t("The workitem changes to In progress, and its subscribers are notified. Claim on behalf only if you know that a performer is doing the work without reporting it: other performers looking for work will no longer find it. You can complete or cancel it here later.");
   const { input, list } = aeInput(system);
   const why = whyField();
   return dialog({
@@ -54,7 +54,7 @@ async function requestCancel(item, system) {
 
 async function cancelOnBehalf(item, system) {
   const reasons = reasonFields(system.reasons);
-  const words = t("Do this only if you know that the performer is gone or has stopped, because it is not asked. The workitem is closed permanently.");
+  const words = t("Do this only if you know that the performer is gone or has stopped: it will not be asked. The workitem is closed permanently.");
   return dialog({
     title: t("Cancel on behalf of the performer?"),
     content: [h("p.caution", {}, words), reasons.element],

@@ -73,7 +73,7 @@ function importCard() {
     const confirmed = await dialog({
       title: t("Import {file}?", { file: chosen.name }),
       content: h("p", {}, t("An empty worklist is restored completely. Otherwise, whatever is missing is added and nothing is overwritten. The import can be repeated safely.")),
-      confirm: t("Import"),
+      confirm: t("Import file"),
     });
     if (!confirmed) return undefined;
     replace(conflicts);
@@ -88,7 +88,7 @@ function importCard() {
       return t("Complete: {state}", { state: importWords(state) });
     });
   };
-  return card(t("Import"), [field(t("File"), file), h("button", { type: "button", onclick: run }, icon("upload"), t("Import")), task.element, conflicts]);
+  return card(t("Import"), [field(t("File"), file), h("button", { type: "button", onclick: run }, icon("upload"), t("Import file")), task.element, conflicts]);
 }
 
 // --- rules ---
@@ -146,7 +146,7 @@ class Rules {
       if (confirmed) notice(t("The rule is running."));
       if (confirmed) this.load().catch(failed);
     };
-    return h("button.small", { type: "button", disabled: !rule.enabled, onclick: begin }, icon("play"), t("Apply to existing resources"));
+    return h("button.small", { type: "button", disabled: !rule.enabled, onclick: begin }, icon("play"), t("Apply to existing"));
   }
 }
 

@@ -5,6 +5,7 @@ import { h } from "../dom.js";
 import { ago, birthDate, duration, fully } from "../format.js";
 import { t } from "../languages.js";
 import { dialog } from "../parts/dialog.js";
+import { whoWords } from "../parts/history.js";
 import { icon } from "../parts/icons.js";
 import { lateWords, priorityBadge, progressBar, readinessWords, stateBadge, time } from "../parts/words.js";
 import { link } from "../router.js";
@@ -55,9 +56,9 @@ function patient(row) {
 
 function claimer(row) {
   if (!row.claimed) return "";
-  const who = row.claimed.ae || row.claimed.who;
+  const who = row.claimed.ae || whoWords(row.claimed.who);
   const since = row.state === "IN PROGRESS" ? h("span.faint.number", {}, ` ${ago(row.claimed.at)}`) : null;
-  return h("span.clip", { title: `${row.claimed.who}, ${fully(row.claimed.at)}` }, who, since);
+  return h("span.clip", { title: `${whoWords(row.claimed.who)}, ${fully(row.claimed.at)}` }, who, since);
 }
 
 // Seconds that the work took, or has taken so far.

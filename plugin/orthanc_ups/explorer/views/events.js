@@ -26,7 +26,7 @@ function line(event) {
   return h(
     "li",
     {},
-    h("div.what", {}, h("b", {}, translated(event.name)), event.summary && h("span", {}, eventWords(event.summary)), h("span.spring", {}), h("span.faint.number", { title: t("Sequence number") }, `#${event.sequence}`), time(event.at, { seconds: true })),
+    h("div.what", {}, h("b", {}, translated(event.name)), event.summary && h("span", {}, eventWords(event.summary)), h("span.spring", {}), h("span.stamp", {}, h("span.faint.number", { title: t("Sequence number") }, `#${event.sequence}`), time(event.at, { seconds: true }))),
     receivers(event),
   );
 }

@@ -3,7 +3,7 @@
 
 import { get } from "../api.js";
 import { debounced, h, replace } from "../dom.js";
-import { latency, relative, when } from "../format.js";
+import { ago, latency, relative, when } from "../format.js";
 import { count, sentenceWords, t, translated, tx } from "../languages.js";
 import { lineChart, shares } from "../parts/charts.js";
 import { failed } from "../parts/dialog.js";
@@ -73,14 +73,14 @@ class OverviewPage {
   // The oldest workitems, and the worklists and stations with late ones, each with a link to its list.
   late({ late_work: late, oldest_scheduled: oldest, longest_in_progress: longest }) {
     if (!late.total && !oldest && !longest) return null;
-    const first = (words, moment, query) => moment && h("a.figure", { href: link("worklist", [], query) }, h("span.name", {}, words), h("b", {}, relative(moment.at)), h("span.faint", {}, when(moment.at)));
+    const first = (words, moment, query, age) => moment && h("a.figure", { href: link("worklist", [], query) }, h("span.name", {}, words), h("b", {}, age(moment.at)), h("span.faint", {}, when(moment.at)));
     const groupLine = (group) => {
       const query = { late: "yes", WorklistLabel: group.worklist, station: group.station, order: "start" };
       return h("li", {}, h("a", { href: link("worklist", [], query) }, group.worklist || t("(none)"), group.station ? ` · ${group.station}` : ""), h("span.spring", {}), h("b.number", {}, count(group.count)));
     };
     const kinds = Object.entries(late.kinds).filter(([, number]) => number);
     return card(t("Late or stuck"), [
-      h("div.figures.tight", {}, first(t("Oldest scheduled start"), oldest, { ProcedureStepState: "SCHEDULED", order: "start" }), first(t("Longest in progress"), longest, { ProcedureStepState: "IN PROGRESS", order: "claimed" })),
+      h("div.figures.tight", {}, first(t("Oldest scheduled start"), oldest, { ProcedureStepState: "SCHEDULED", order: "start" }, relative), first(t("Longest in progress"), longest, { ProcedureStepState: "IN PROGRESS", order: "claimed" }, ago)),
       late.total ? h("div.two", {},
         h("div", {}, h("h3", {}, t("By reason")), h("ul.counted", {}, kinds.map(([kind, number]) => h("li", {}, h("a", { href: link("worklist", [], { late: kind, order: "start" }) }, lateWords(kind)), h("span.spring", {}), h("b.number", {}, count(number)))))),
         h("div", {}, h("h3", {}, t("By worklist and station")), h("ul.counted", {}, late.groups.slice(0, GROUPS).map(groupLine))),

@@ -19,7 +19,7 @@ export function showUser(system) {
     facts([
       [t("User"), system.user || t("anonymous (Orthanc requires no login)")],
       [t("Permissions"), mayDo(system.rights)],
-      [t("Rule"), h("span", {}, h("code", {}, "Ups.Users"), " ", t("in orthanc.json"))],
+      [t("Defined by"), h("span", {}, h("code", {}, "Ups.Users"), " ", t("in orthanc.json"))],
     ]),
     field(t("Language"), languages),
   ]);
