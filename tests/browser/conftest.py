@@ -16,7 +16,7 @@ expect.set_options(timeout=TIMEOUT * 1000)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever stands here is marked `browser`."""
+    """Mark every test of this folder `browser`."""
     for item in items:
         if HERE in item.path.parents:
             item.add_marker("browser")
@@ -24,7 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """The browser. Not for the whole session: Playwright's loop in this thread would keep others from theirs."""
+    """The browser, per module: Playwright's event loop would keep other tests of this thread from running their own."""
     with playwright_driver() as playwright:
         browser = launch(playwright)
         yield browser
@@ -33,7 +33,7 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture
 def browser_options() -> dict[str, Any]:
-    """Of the browser context; a module may define its own."""
+    """Options of the browser context; a module may override them."""
     return {}
 
 

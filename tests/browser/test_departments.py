@@ -54,7 +54,7 @@ def dialog(page: Page, name: str) -> None:
     page.get_by_role("dialog").get_by_role("button", name=name, exact=True).click()
 
 
-def test_late_work_is_a_segment_and_a_tile_that_leads_to_it(screen: Screen, api: Management) -> None:
+def test_late_work_has_a_segment_and_a_tile(screen: Screen, api: Management) -> None:
     for number in range(3):
         api.make(
             f"Late {number}",
@@ -76,7 +76,7 @@ def test_late_work_is_a_segment_and_a_tile_that_leads_to_it(screen: Screen, api:
     expect(page.get_by_label("Filters")).to_contain_text("First station is Reading room 7")
 
 
-def test_times_relative_to_now_stay_so_in_the_address(screen: Screen, api: Management) -> None:
+def test_relative_times_stay_relative_in_the_address(screen: Screen, api: Management) -> None:
     api.make("Today", PatientID="TODAY")
     page = screen.open(address("worklist", PatientID="TODAY"))
     page.get_by_role("button", name="Filter").click()
@@ -99,7 +99,7 @@ def test_stations_are_suggested_by_their_meaning(screen: Screen, api: Management
     total(page, "of 1 workitem")
 
 
-def test_all_that_match_are_chosen_and_the_words_say_what_happened(screen: Screen, api: Management) -> None:
+def test_all_matches_are_selected_and_the_outcome_is_reported(screen: Screen, api: Management) -> None:
     uids = [api.make(f"Many {number:02}", PatientID="MANY") for number in range(30)]
     api.act(uids[0], "claim")
     api.post("/subscribers/LINAC1/subscribe", {"scope": "global"})
@@ -126,7 +126,7 @@ def test_all_that_match_are_chosen_and_the_words_say_what_happened(screen: Scree
     screen.expect_problem("4")
 
 
-def test_several_are_moved_and_reassigned(screen: Screen, api: Management) -> None:
+def test_several_workitems_are_rescheduled_and_reassigned(screen: Screen, api: Management) -> None:
     uids = [api.make(f"Move {number}", PatientID="MOVE") for number in range(2)]
     page = screen.open(address("worklist", PatientID="MOVE"))
     page.get_by_label("Select all on this page").check()
@@ -150,7 +150,7 @@ def test_several_are_moved_and_reassigned(screen: Screen, api: Management) -> No
         assert (workitem["stations"], workitem["start"][:10]) == (["Room 9"], "2031-05-06")
 
 
-def test_back_undoes_each_step_and_a_selection_survives_a_look_inside(
+def test_back_undoes_each_step_and_a_selection_survives_opening_a_row(
     screen: Screen, api: Management
 ) -> None:
     for number in range(2):
@@ -167,7 +167,7 @@ def test_back_undoes_each_step_and_a_selection_survives_a_look_inside(
     expect(page.locator(".selection")).to_contain_text("1 workitem selected")
 
 
-def test_unsaved_text_is_asked_about_and_a_sent_form_does_not_come_back(
+def test_leaving_unsaved_input_is_confirmed_and_back_skips_a_sent_form(
     screen: Screen, api: Management
 ) -> None:
     page = screen.open(address("worklist", order="created"))
@@ -203,7 +203,9 @@ def test_a_workitem_is_copied_and_repeated(screen: Screen, api: Management) -> N
     assert api.get("/workitems", PatientID="AGAIN")["total"] == 3
 
 
-def test_workitems_come_from_a_csv_after_a_preview(screen: Screen, api: Management, tmp_path: Path) -> None:
+def test_workitems_are_created_from_a_csv_after_a_preview(
+    screen: Screen, api: Management, tmp_path: Path
+) -> None:
     file = tmp_path / "order.csv"
     file.write_text(
         'Label;Name;Patient ID;Start;Odd\n"Line; one";Doe^Jane;CSV;2031-01-02 03:04;x\nLine two;Roe^Jo;CSV;;y\n'
@@ -219,10 +221,10 @@ def test_workitems_come_from_a_csv_after_a_preview(screen: Screen, api: Manageme
     assert sorted(row["label"] for row in rows) == ["Line two", "Line; one"]
 
 
-def test_what_an_export_protected_from_spreadsheets_comes_back_as_it_was(
+def test_values_that_an_export_protected_from_spreadsheets_are_restored(
     screen: Screen, api: Management, tmp_path: Path
 ) -> None:
-    """The apostrophe before a formula is the export's, not a part of the value."""
+    """The apostrophe before a formula is added by the export and is no part of the value."""
     api.make("=SUM(A1)", PatientID="FORMULA", PatientName="-Doe^@Jane")
     page = screen.open(address("worklist", PatientID="FORMULA"))
     total(page, "of 1 workitem")
@@ -243,7 +245,7 @@ def test_what_an_export_protected_from_spreadsheets_comes_back_as_it_was(
     assert [(row["label"], row["patient"]["name"]) for row in rows] == [("=SUM(A1)", "-Doe, @Jane")] * 2
 
 
-def test_a_claim_on_behalf_says_for_whom(screen: Screen, api: Management) -> None:
+def test_a_claim_on_behalf_names_the_performer(screen: Screen, api: Management) -> None:
     uid = api.make("Treated", PatientID="WHOM")
     page = screen.open(address("workitem", uid))
     page.get_by_role("button", name="Claim").click()
@@ -256,7 +258,7 @@ def test_a_claim_on_behalf_says_for_whom(screen: Screen, api: Management) -> Non
     expect(page.locator("td.claimer")).to_contain_text("LINAC1")
 
 
-def test_columns_and_views_are_the_users_own(screen: Screen, api: Management) -> None:
+def test_columns_and_views_are_stored_per_user(screen: Screen, api: Management) -> None:
     api.make("Mine", PatientID="MINE")
     page = screen.open(address("worklist", PatientID="MINE", order="created"))
     page.get_by_role("button", name="Columns").click()
@@ -283,7 +285,7 @@ def test_the_language_is_chosen_as_in_orthanc_explorer_2(chromium: Browser, orth
     expect(page.get_by_role("link", name="Arbeitsliste").first).to_be_visible()  # DefaultLanguage
     page.get_by_title("Benutzer und Sprache").click()
     page.get_by_label("Sprache", exact=True).select_option("fr")
-    expect(page.get_by_role("link", name="Vue d’ensemble")).to_be_visible()
+    expect(page.get_by_role("link", name="Synthèse")).to_be_visible()
     expect(page.locator("html")).to_have_attribute("lang", "fr")
     page.wait_for_function("localStorage.getItem('OE2.languageKey') === 'fr'")
     user.close()
@@ -300,14 +302,14 @@ def test_everything_is_exported_and_imported_with_progress(
     expect(page.get_by_role("region", name="Export")).to_contain_text(re.compile(r"Complete: \d+ lines"))
     assert '"kind":"end"' in file.read_text().splitlines()[-1].replace(" ", "")
     page.get_by_label("File").set_input_files(file)
-    page.get_by_role("region", name="Import").get_by_role("button", name="Import").click()
-    dialog(page, "Import")
+    page.get_by_role("region", name="Import").get_by_role("button", name="Import file").click()
+    dialog(page, "Import file")
     expect(page.get_by_role("region", name="Import")).to_contain_text("0 conflicts")
     page.get_by_role("button", name="Count").click()
     expect(page.get_by_role("region", name="Storage")).to_contain_text("workitem")
 
 
-def test_an_unknown_subscriber_that_is_subscribed_is_a_warning_that_leads_to_it(screen: Screen) -> None:
+def test_an_unknown_subscriber_can_be_opened(screen: Screen) -> None:
     page = screen.open("/subscriber/NOBODY")
     expect(page.get_by_role("heading", name="NOBODY")).to_be_visible()
     expect(page.get_by_role("button", name="C-ECHO")).to_have_count(0)

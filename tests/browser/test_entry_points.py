@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""From Orthanc Explorer to the page: home page, patient, study, series, instance, Plugins, and Explorer 2's buttons."""
+"""Links from Orthanc Explorer to the page: home page, resources and Plugins, and the buttons of Explorer 2."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_each_resource_leads_to_its_workitems_and_to_a_new_one(
     expect(page.locator(".inputs input:checked")).to_have_count(0 if level == "patient" else 1)
 
 
-def test_a_button_appears_once_however_often_one_comes_back(screen: Screen, ids: dict[str, str]) -> None:
+def test_a_button_appears_once_after_repeated_visits(screen: Screen, ids: dict[str, str]) -> None:
     page = explorer(screen, f"#study?uuid={ids['study']}")
     expect(page.locator("#ups-study")).to_have_count(1)
     page.goto(f"{screen.base_url}/app/explorer.html#series?uuid={ids['series']}")
@@ -81,7 +81,7 @@ def test_a_button_appears_once_however_often_one_comes_back(screen: Screen, ids:
 
 
 @OUR_PAGE
-def test_a_workitem_made_for_a_study_refers_to_its_images(
+def test_a_workitem_created_for_a_study_refers_to_its_images(
     screen: Screen, api: Management, ids: dict[str, str], study_uid: str
 ) -> None:
     page = screen.open(f"/new?for=study/{ids['study']}")

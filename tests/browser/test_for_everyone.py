@@ -42,12 +42,12 @@ def workitems(api: Management) -> list[str]:
 
 
 def expect_focus(page: Page, words: str) -> None:
-    """What has the keyboard's focus bears these words."""
+    """Wait until an element with these words has the focus."""
     expect(page.locator(":focus")).to_contain_text(words)
 
 
 def expect_list(page: Page) -> None:
-    """The worklist is shown: other views have tables too, but no search."""
+    """Wait until the worklist is shown, by its search field: other views have tables too."""
     expect(page.get_by_role("searchbox", name="Search")).to_be_visible()
     expect(page.locator("tbody tr").first).to_be_visible()
 
@@ -90,7 +90,9 @@ def test_the_main_path_without_a_mouse(screen: Screen, api: Management) -> None:
     expect(page.get_by_role("dialog")).to_have_count(0)
 
 
-def test_rows_are_walked_and_come_back_to(screen: Screen, workitems: list[str]) -> None:
+def test_the_keyboard_moves_between_rows_and_back_returns_to_the_row(
+    screen: Screen, workitems: list[str]
+) -> None:
     page = screen.open(address("worklist", PatientID="HC-0001", order="created"))
     expect_list(page)
     for _ in range(3):
@@ -106,7 +108,7 @@ def test_rows_are_walked_and_come_back_to(screen: Screen, workitems: list[str]) 
     expect_focus(page, "Step 1")
 
 
-def test_a_dialog_keeps_the_focus_and_gives_it_back(screen: Screen, workitems: list[str]) -> None:
+def test_a_dialog_traps_the_focus_and_returns_it(screen: Screen, workitems: list[str]) -> None:
     page = screen.open(address("workitem", workitems[0]))
     button = page.get_by_role("button", name="Claim")
     button.focus()
@@ -137,7 +139,7 @@ def test_text_stands_out_in_both_schemes(
     assert not screen.problems
 
 
-def test_states_and_health_are_told_in_words_and_by_a_sign(screen: Screen) -> None:
+def test_states_and_health_have_words_and_a_sign(screen: Screen) -> None:
     page = screen.open(address("worklist", PatientID="HC-0001"))
     for words in ("Scheduled", "In progress", "Completed", "Canceled"):
         badge = page.locator("tbody .state").filter(has_text=words)
@@ -146,8 +148,8 @@ def test_states_and_health_are_told_in_words_and_by_a_sign(screen: Screen) -> No
     expect(page.locator(".health svg")).to_have_count(1)
 
 
-def test_nothing_hangs_over_the_edge_of_a_desk(screen: Screen, workitems: list[str]) -> None:
-    """Narrower screens are in test_narrow_screens."""
+def test_nothing_overflows_a_wide_screen(screen: Screen, workitems: list[str]) -> None:
+    """For narrower screens see test_narrow_screens."""
     for where in (*PLACES, address("workitem", workitems[1]), address("workitem", workitems[0], "edit")):
         page = screen.open(where)
         width = page.evaluate("innerWidth")
@@ -155,7 +157,7 @@ def test_nothing_hangs_over_the_edge_of_a_desk(screen: Screen, workitems: list[s
         assert page.evaluate("document.querySelector('main').scrollWidth") <= width, where
 
 
-def test_an_orthanc_that_goes_away_is_told_and_noticed_when_it_is_back(
+def test_a_lost_and_restored_connection_is_shown(
     chromium: Browser, orthanc: RealOrthanc, api: Management
 ) -> None:
     user = context(chromium)

@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 @pytest.fixture(scope="module")
 def suite() -> str:
-    """One suite is enough for a matter of numbers."""
+    """One suite is enough, because only the number of workitems matters."""
     return "forky"
 
 
@@ -55,7 +55,7 @@ def test_pages_of_many_workitems_are_turned(screen: Screen, count: int) -> None:
     first(page, f"Step {count - 99:06}")
 
 
-def test_they_are_sorted_searched_and_counted(screen: Screen, count: int) -> None:
+def test_many_workitems_are_sorted_searched_and_counted(screen: Screen, count: int) -> None:
     page = screen.open(address("worklist", order="patient"))
     first(page, "Step 000005")
     page.get_by_role("columnheader", name="Patient").get_by_role("button").click()
@@ -70,7 +70,7 @@ def test_they_are_sorted_searched_and_counted(screen: Screen, count: int) -> Non
     expect_count(page, f"of {count // 4:,} workitems")
 
 
-def test_one_of_them_is_opened_and_come_back_from(screen: Screen, count: int) -> None:
+def test_a_workitem_is_opened_and_back_returns_to_its_page(screen: Screen, count: int) -> None:
     number = count * 4 // 5 + 1
     page = screen.open(address("worklist", order="created", page=f"{number // 50 + 1}"))
     first(page, f"Step {number:06}")

@@ -20,20 +20,21 @@ pytestmark = pytest.mark.one_suite("the page is the same files in the same brows
 WIDTHS = (pytest.param(1280, marks=pytest.mark.torture), pytest.param(820, marks=pytest.mark.torture), 390)
 TABLET_TOO = pytest.mark.parametrize("narrow", [820, 390], indirect=True)
 UNREACHABLE = """(box) => {
-  const found = [];
-  for (const one of box.querySelectorAll("button, input, select, textarea, a[href], summary")) {
-    if (!one.checkVisibility()) continue;
-    one.scrollIntoView({ block: "center", inline: "nearest" });
-    const area = one.getBoundingClientRect();
+  const unreachable = [];
+  for (const control of box.querySelectorAll("button, input, select, textarea, a[href], summary")) {
+    if (!control.checkVisibility()) continue;
+    control.scrollIntoView({ block: "center", inline: "nearest" });
+    const area = control.getBoundingClientRect();
     const [x, y] = [area.left + Math.min(area.width / 2, 40), area.top + Math.min(area.height / 2, 40)];
     const hit = document.elementFromPoint(x, y);
     const inside = area.left >= -1 && area.right <= innerWidth + 1 && area.width > 8 && area.height > 8;
-    const label = one.closest("label");
-    if (!inside || !hit || !(one.contains(hit) || hit.contains(one) || (label && label.contains(hit)))) {
-      found.push(`${one.tagName} ${one.getAttribute("aria-label") || one.textContent || one.id}`.trim());
+    const label = control.closest("label");
+    if (!inside || !hit || !(control.contains(hit) || hit.contains(control) || (label && label.contains(hit)))) {
+      const words = control.getAttribute("aria-label") || control.textContent || control.id;
+      unreachable.push(`${control.tagName} ${words}`.trim());
     }
   }
-  return found;
+  return unreachable;
 }"""
 
 
@@ -44,7 +45,7 @@ def orthanc_overrides() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def uids(api: Management) -> dict[str, str]:
-    """A workitem in each state that has actions of its own, watched with a lock."""
+    """A workitem in each state with actions of its own, with a subscriber and a Deletion Lock."""
     api.post("/subscribers/DOWN/subscribe", {"scope": "global", "lock": True})
     more: dict[str, Any] = {
         "ScheduledWorkitemCodeSequence": [CODE],
@@ -75,7 +76,7 @@ def press(within: Page | Locator, name: str) -> None:
 
 
 def check_dialog(page: Page) -> None:
-    """It is on the screen as a whole, and everything in it can be reached; then it is closed."""
+    """Check that the dialog fits the screen and that every control in it can be reached, then close it."""
     dialog = page.get_by_role("dialog")
     expect(dialog).to_be_visible()
     box, size = dialog.bounding_box(), page.viewport_size
@@ -104,7 +105,7 @@ DIALOGS = {
 
 
 @pytest.mark.parametrize("where", DIALOGS)
-def test_every_dialog_opens_where_it_can_be_seen(narrow: Screen, uids: dict[str, str], where: str) -> None:
+def test_every_dialog_fits_the_screen(narrow: Screen, uids: dict[str, str], where: str) -> None:
     page = narrow.open(address("workitem", uids[where]) if where in uids else where)
     expect(page.locator("h1")).to_be_visible()
     for name in DIALOGS[where]:
@@ -113,7 +114,7 @@ def test_every_dialog_opens_where_it_can_be_seen(narrow: Screen, uids: dict[str,
 
 
 @TABLET_TOO
-def test_every_dialog_of_the_list_opens_where_it_can_be_seen(narrow: Screen, uids: dict[str, str]) -> None:
+def test_every_dialog_of_the_worklist_fits_the_screen(narrow: Screen, uids: dict[str, str]) -> None:
     page = narrow.open(address("worklist", PatientID="HC-0001", ended="today..today+1d"))
     for name in ("Views", "Columns", "Filter"):
         press(page, name)
@@ -149,7 +150,7 @@ def test_the_edit_form_and_progress_and_import_can_be_used(
     file.write_text("{}\n")
     narrow.open("/administration")
     page.get_by_label("File").set_input_files(file)
-    page.get_by_role("region", name="Import").get_by_role("button", name="Import").click()
+    page.get_by_role("region", name="Import").get_by_role("button", name="Import file").click()
     check_dialog(page)
 
 
@@ -170,7 +171,7 @@ def test_rows_show_patient_and_label_at_every_width(narrow: Screen, uids: dict[s
 PLACES = ("/worklist", "/subscribers", "/subscriber/DOWN", "/overview", "/new")
 
 
-def test_nothing_hangs_over_the_edge_and_all_can_be_reached(narrow: Screen, uids: dict[str, str]) -> None:
+def test_nothing_overflows_and_every_control_can_be_reached(narrow: Screen, uids: dict[str, str]) -> None:
     edited = address("workitem", uids["new"], "edit")
     for where in (*PLACES, *(address("workitem", uid) for uid in uids.values()), edited):
         page = narrow.open(where)
@@ -185,10 +186,10 @@ def test_nothing_hangs_over_the_edge_and_all_can_be_reached(narrow: Screen, uids
 @pytest.mark.parametrize(
     "widths", [(1100, 390), pytest.param((1280, 910, 820), marks=pytest.mark.torture)], ids=str
 )
-def test_longer_languages_fit_too(
+def test_longer_languages_fit(
     chromium: Browser, orthanc: RealOrthanc, language: str, widths: tuple[int, ...]
 ) -> None:
-    """Between the widths at which parts are left out as well."""
+    """Also between the widths at which parts of the page are hidden."""
     user = context(chromium, locale=language)
     screen = Screen(user.new_page(), orthanc.base_url)
     for width in widths:

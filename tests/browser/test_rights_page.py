@@ -62,7 +62,7 @@ def buttons(page: Page) -> set[str]:
 
 
 def offers(page: Page, possible: set[str], expected: set[str]) -> None:
-    """Wait until it has exactly these buttons of all that are possible."""
+    """Wait until exactly these of the possible buttons are shown."""
     wait_until(lambda: buttons(page) & possible == expected, lambda: f"{buttons(page)}")
 
 

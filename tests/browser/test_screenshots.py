@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Pictures of the page for README. With ORTHANC_UPS_SCREENSHOTS=1 they are put into docs/screenshots.
+"""Screenshots of the page for README. With ORTHANC_UPS_SCREENSHOTS=1 they are saved to docs/screenshots.
 
 ORTHANC_UPS_SCREENSHOTS=1 .venv/bin/python -m pytest -m "" tests/browser/test_screenshots.py
 """
@@ -59,7 +59,7 @@ SHOWN_IN_README: Final = (
 
 @pytest.fixture(scope="module")
 def receivers() -> Iterator[dict[str, int]]:
-    """Subscribers that take every event, and one that is away; their ports."""
+    """The ports of subscribers that accept every event, and of one that does not answer."""
     with ExitStack() as running:
         ports = {ae: running.enter_context(EventReceiver(ae)).port for ae in ("RIS", "DASHBOARD")}
         yield {**ports, "AI_SERVER": free_port()}
@@ -85,17 +85,19 @@ def orthanc_overrides(receivers: dict[str, int]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def uids(orthanc: RealOrthanc, api: Management) -> list[str]:
-    """A department at work, whose events have arrived."""
+    """The workitems of a department, all of whose events have been delivered."""
     api.post("/subscribers/RIS/subscribe", {"scope": "global", "lock": True})
     api.post("/subscribers/DASHBOARD/subscribe", {"scope": "global"})
     keys = {"ScheduledWorkitemCodeSequence.CodeValue": "110004"}
     api.post("/subscribers/AI_SERVER/subscribe", {"scope": "filtered", "filter": keys})
     by_name = department(api, WebClient(f"http://127.0.0.1:{orthanc.ups_http_port}/dicom-web"))
-    wait_until(lambda: _all_told(api, "RIS") and _all_told(api, "DASHBOARD"), "every event has arrived", 60)
+    wait_until(
+        lambda: _all_delivered(api, "RIS") and _all_delivered(api, "DASHBOARD"), "every event has arrived", 60
+    )
     return by_name
 
 
-def _all_told(api: Management, ae: str) -> bool:
+def _all_delivered(api: Management, ae: str) -> bool:
     return all(not channel["pending"] for channel in api.get(f"/subscribers/{ae}")["channels"])
 
 
@@ -108,7 +110,7 @@ def test_pictures(
     study = uploaded_study(orthanc, Path(file))["study"]
     user = context(chromium_for_names, color_scheme=scheme)
     screen = Screen(user.new_page(), orthanc.base_url)
-    places = {
+    views = {
         "worklist": "/worklist",
         "workitem": address("workitem", uids[WATCHED_BY_ALL]),
         "new": f"/new?for=study/{study}",
@@ -116,7 +118,7 @@ def test_pictures(
         "subscriber": address("subscriber", "AI_SERVER"),
         "overview": "/overview",
     }
-    for name, where in places.items():
+    for name, where in views.items():
         page = screen.open(where)
         expect(page.locator(".live")).to_have_text("Live")
         page.screenshot(path=tmp_path / f"{name}-{scheme}.png")

@@ -23,7 +23,7 @@ SCP_STATUS_CHANGE = 4
 
 @pytest.fixture(scope="module")
 def watcher() -> Iterator[EventReceiver]:
-    """A subscriber that takes every event."""
+    """A subscriber that accepts every event."""
     with EventReceiver("WATCHER") as receiver:
         yield receiver
 
@@ -64,7 +64,7 @@ def test_subscribing_to_everything_and_to_a_filter(screen: Screen, api: Manageme
     assert api.get("/subscribers/DOWN")["filters"][0]["filter"] == {"WorklistLabel": "AI"}
 
 
-def test_who_was_told_and_why_another_was_not(screen: Screen, api: Management) -> None:
+def test_deliveries_and_failures_are_shown_for_each_receiver(screen: Screen, api: Management) -> None:
     api.post("/subscribers/WATCHER/subscribe", {"scope": "global"})
     api.post("/subscribers/DOWN/subscribe", {"scope": "filtered", "filter": {"WorklistLabel": "AI"}})
     uid = api.make("For AI", WorklistLabel="AI")
@@ -83,7 +83,7 @@ def test_who_was_told_and_why_another_was_not(screen: Screen, api: Management) -
     expect(page.locator("main")).to_contain_text("Trouble")
 
 
-def test_echo_says_whether_somebody_answers(screen: Screen) -> None:
+def test_echo_shows_whether_the_subscriber_answers(screen: Screen) -> None:
     page = screen.open(address("subscriber", "WATCHER"))
     page.get_by_role("button", name="C-ECHO").click()
     expect(page.locator(".toast").first).to_contain_text("WATCHER answered the C-ECHO in")
@@ -104,7 +104,7 @@ def test_a_test_event_reaches_the_subscriber(screen: Screen, watcher: EventRecei
     assert SCP_STATUS_CHANGE in (watcher.wait_for(number)[-1].type for number in count(1))
 
 
-def test_suspending_resuming_and_ending(screen: Screen, api: Management) -> None:
+def test_subscriptions_are_suspended_resumed_and_ended(screen: Screen, api: Management) -> None:
     api.post("/subscribers/WATCHER/unsubscribe", {"scope": "global"})
     api.post("/subscribers/WATCHER/subscribe", {"scope": "global", "lock": True})
     page = screen.open(address("subscriber", "WATCHER"))
@@ -112,7 +112,9 @@ def test_suspending_resuming_and_ending(screen: Screen, api: Management) -> None
     expect(page.locator(".watchers")).to_contain_text("Suspended: Everything")
     page.get_by_role("button", name="Resume").click()
     expect(page.locator(".watchers")).not_to_contain_text("Suspended")
-    wait_until(lambda: api.get("/subscribers/WATCHER")["everything"] == {"lock": True}, "it is told again")
+    wait_until(
+        lambda: api.get("/subscribers/WATCHER")["everything"] == {"lock": True}, "the subscription is resumed"
+    )
     page.get_by_role("button", name="Unsubscribe from everything").click()
     confirm(page, "Unsubscribe")
     expect(page.locator("main")).to_contain_text("No global or filtered subscriptions")
@@ -121,7 +123,7 @@ def test_suspending_resuming_and_ending(screen: Screen, api: Management) -> None
 
 def test_waiting_events_are_dropped_after_a_confirmation(screen: Screen, api: Management) -> None:
     api.post("/subscribers/DOWN/subscribe", {"scope": "global"})
-    api.make("Never told")
+    api.make("Never delivered")
     wait_until(lambda: pending(api, "DOWN"), "an event waits")
     page = screen.open(address("subscriber", "DOWN"))
     page.get_by_role("button", name="Drop pending").click()
@@ -135,7 +137,7 @@ def pending(api: Management, ae: str) -> int:
     return sum(channel["pending"] for channel in api.get(f"/subscribers/{ae}")["channels"])
 
 
-def test_an_unknown_ae_is_refused_in_words(screen: Screen) -> None:
+def test_an_unknown_ae_is_refused_with_a_reason(screen: Screen) -> None:
     page = screen.open("/subscribers")
     page.get_by_role("button", name="New subscription").click()
     page.get_by_label("AE title").fill("STRANGER")
@@ -156,7 +158,7 @@ def test_the_overview_counts_and_warns(screen: Screen, api: Management) -> None:
     expect(page.locator(".foot")).to_contain_text("1 workitem")
 
 
-def test_single_workitems_of_a_subscriber_are_turned_page_by_page(screen: Screen, api: Management) -> None:
+def test_individual_workitems_of_a_subscriber_are_paged(screen: Screen, api: Management) -> None:
     for number in range(1, 53):
         uid = api.make(f"Watched {number}")
         api.ask("PUT", f"/workitems/{uid}/subscribers/PAGED", {"lock": number == 52})

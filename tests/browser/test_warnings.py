@@ -25,7 +25,7 @@ pytestmark = pytest.mark.one_suite("who finds and shows these faults is ours")
 
 @pytest.fixture(scope="module")
 def orthanc(suite: str) -> Iterator[RealOrthanc]:
-    """Its DIMSE port belongs to another program, and its database can be silenced."""
+    """An Orthanc whose DIMSE port is in use by another program, and whose database can be made to stop answering."""
     overrides = {"DicomModalities": {"down": ["DOWN", "127.0.0.1", 9]}}
     orthanc = RealOrthanc(suite, overrides, prefix=("env", "--ignore-signal=XFSZ"))
     with socket.create_server(("127.0.0.1", orthanc.ups_dicom_port)), orthanc:
@@ -52,15 +52,15 @@ def warning(page: Page, words: str) -> None:
     ).to_have_count(1)
 
 
-def test_a_port_that_another_program_has(orthanc: RealOrthanc, screen: Screen, german: Screen) -> None:
+def test_a_port_in_use_is_a_warning(orthanc: RealOrthanc, screen: Screen, german: Screen) -> None:
     warning(screen.open("/overview"), f"The DIMSE port {orthanc.ups_dicom_port} is not open")
     expect(screen.page.locator(".warnings li").first).to_have_class("error")
     warnings = german.open("/overview").get_by_role("list", name="Warnungen")
     expect(warnings).to_contain_text(f"Der DIMSE-Port {orthanc.ups_dicom_port} ist nicht offen")
 
 
-def test_an_unknown_ae_that_is_subscribed(web: WebClient, screen: Screen) -> None:
-    """UPS-RS lets anybody subscribe who may come in; whether a WebSocket is opened is another matter."""
+def test_an_unknown_subscriber_is_a_warning_with_a_link(web: WebClient, screen: Screen) -> None:
+    """UPS-RS accepts subscriptions of any permitted AE, whether or not it opens a WebSocket."""
     assert web.post(f"/workitems/{tags.GLOBAL_SUBSCRIPTION}/subscribers/STRANGER").status_code == 201
     page = screen.open("/overview")
     warning(page, "STRANGER is subscribed, but is not in DicomModalities and has no WebSocket open")
@@ -68,7 +68,7 @@ def test_an_unknown_ae_that_is_subscribed(web: WebClient, screen: Screen) -> Non
     expect(page.get_by_role("heading", name="STRANGER")).to_be_visible()
 
 
-def test_uploads_that_were_refused(orthanc: RealOrthanc, screen: Screen, german: Screen) -> None:
+def test_refused_uploads_are_a_warning(orthanc: RealOrthanc, screen: Screen, german: Screen) -> None:
     for _ in range(2):
         answer = requests.post(f"{orthanc.base_url}/instances", file(instance(tags.PUSH)), timeout=60)
         assert answer.status_code == 400
@@ -77,7 +77,7 @@ def test_uploads_that_were_refused(orthanc: RealOrthanc, screen: Screen, german:
     expect(warnings).to_contain_text("2 Uploads von UPS-Objekten wurden in den letzten 24 Stunden abgelehnt")
 
 
-def test_events_for_an_ae_that_is_away(api: Management, screen: Screen, german: Screen) -> None:
+def test_events_for_an_unreachable_ae_are_a_warning(api: Management, screen: Screen, german: Screen) -> None:
     api.post("/subscribers/DOWN/subscribe", {"scope": "global"})
     api.make("Waits")
     wait_until(
@@ -91,7 +91,7 @@ def test_events_for_an_ae_that_is_away(api: Management, screen: Screen, german: 
     expect(warnings).to_contain_text("Wartezeit")
 
 
-def test_a_refusal_is_said_in_the_language_of_the_user(api: Management, german: Screen) -> None:
+def test_a_refusal_is_in_the_language_of_the_user(api: Management, german: Screen) -> None:
     uid = api.make("Gone soon")
     page = german.open(f"/workitem/{uid}")
     page.get_by_role("button", name="Übernehmen").click()
@@ -106,8 +106,8 @@ def test_a_refusal_is_said_in_the_language_of_the_user(api: Management, german: 
     expect(page.get_by_role("region", name="Verlauf")).to_contain_text("übernommen")
 
 
-def test_what_cannot_be_counted_is_a_dash(screen: Screen) -> None:
-    """So the overview looks while the search index is rebuilt, which a full disk may cause."""
+def test_an_unknown_count_is_a_dash(screen: Screen) -> None:
+    """As while the search index is rebuilt, which a full disk may cause."""
 
     def without_counts(route: Route) -> None:
         answer = route.fetch()
@@ -122,7 +122,9 @@ def test_what_cannot_be_counted_is_a_dash(screen: Screen) -> None:
     page.unroute_all(behavior="wait")  # the page asks again and again
 
 
-def test_a_store_that_is_silent(orthanc: RealOrthanc, web: WebClient, screen: Screen) -> None:
+def test_a_store_that_does_not_answer_is_a_warning(
+    orthanc: RealOrthanc, web: WebClient, screen: Screen
+) -> None:
     limit_file_size(orthanc.pid, 4096)
     try:
         wait_until(lambda: web.post("/workitems", minimal()).status_code == 503, orthanc.log_tail, 60)

@@ -77,7 +77,7 @@ def test_from_a_template_to_completion(screen: Screen, api: Management) -> None:
     assert "Read twice" in str(workitem["groups"])
 
 
-def test_a_refusal_stands_beside_its_field(screen: Screen, api: Management) -> None:
+def test_a_refusal_is_shown_beside_its_field(screen: Screen, api: Management) -> None:
     before = api.get("/workitems")["total"]
     page = screen.open("/new")
     page.get_by_role("button", name="Blank").click()
@@ -92,7 +92,7 @@ def test_a_refusal_stands_beside_its_field(screen: Screen, api: Management) -> N
     screen.expect_problem("400")
 
 
-def test_what_a_template_requires_is_asked_for(screen: Screen) -> None:
+def test_fields_that_a_template_requires_are_required(screen: Screen) -> None:
     page = screen.open("/new")
     page.get_by_role("button", name="Second reading").click()
     page.get_by_role("button", name="Create workitem").click()
@@ -100,7 +100,7 @@ def test_what_a_template_requires_is_asked_for(screen: Screen) -> None:
     screen.expect_problem("400")
 
 
-def test_another_template_keeps_what_was_typed(screen: Screen) -> None:
+def test_another_template_keeps_the_users_input(screen: Screen) -> None:
     page = screen.open("/new")
     page.get_by_role("button", name="Second reading").click()
     page.get_by_label("Name", exact=True).fill("Doe^Jane")
@@ -122,7 +122,7 @@ def test_a_scheduled_workitem_is_edited(screen: Screen, api: Management) -> None
     expect_history(page, "updated Scheduled Procedure Step Priority, Procedure Step Label", "created")
 
 
-def test_cancellation_carries_its_reason(screen: Screen, api: Management) -> None:
+def test_a_cancellation_has_its_reason(screen: Screen, api: Management) -> None:
     uid = api.make("Superfluous")
     page = screen.open(address("workitem", uid))
     page.get_by_role("button", name="Request cancellation").click()
@@ -133,7 +133,7 @@ def test_cancellation_carries_its_reason(screen: Screen, api: Management) -> Non
     assert "The scanner is down" in str(api.workitem(uid)["groups"])
 
 
-def test_why_an_operator_did_it_stands_in_the_timeline_as_text(screen: Screen, api: Management) -> None:
+def test_the_reason_of_an_action_is_in_the_history_as_text(screen: Screen, api: Management) -> None:
     uid = api.make("Explained", PatientName="Doe^Jane")
     page = screen.open(address("workitem", uid))
     page.get_by_role("button", name="Claim").click()
@@ -151,7 +151,7 @@ def test_why_an_operator_did_it_stands_in_the_timeline_as_text(screen: Screen, a
     screen.expect_problem("410")
 
 
-def test_nobody_to_ask_is_told_in_the_dialog(screen: Screen, api: Management) -> None:
+def test_the_dialog_shows_that_the_performer_cannot_be_reached(screen: Screen, api: Management) -> None:
     uid = api.make("Lonely")
     api.act(uid, "claim")
     page = screen.open(address("workitem", uid))
@@ -165,7 +165,7 @@ def test_nobody_to_ask_is_told_in_the_dialog(screen: Screen, api: Management) ->
     screen.expect_problem("409")
 
 
-def test_a_page_that_is_behind_is_told_the_rule(screen: Screen, api: Management) -> None:
+def test_an_outdated_page_shows_why_it_is_refused(screen: Screen, api: Management) -> None:
     uid = api.make("Raced")
     page = screen.open(address("workitem", uid, "edit"))
     api.act(uid, "claim")
@@ -196,7 +196,7 @@ def test_subscribers_and_locks_are_shown_and_released(screen: Screen, api: Manag
     screen.expect_problem("404")
 
 
-def test_every_attribute_is_there_with_its_tag_on_demand(screen: Screen, api: Management) -> None:
+def test_every_attribute_is_shown_with_its_tag_on_demand(screen: Screen, api: Management) -> None:
     uid = api.make("Readable", ScheduledStationNameCodeSequence=[STATION], PatientName="Doe^Jane=青川^春香")
     page = screen.open(address("workitem", uid))
     attributes = page.get_by_role("region", name="All attributes")

@@ -42,7 +42,7 @@ def total(page: Page, words: str) -> None:
     expect(page.locator(".foot")).to_contain_text(words)
 
 
-def test_open_work_comes_first_by_priority_and_start_and_a_row_tells_the_essentials(screen: Screen) -> None:
+def test_open_work_comes_first_by_priority_and_start_and_a_row_has_the_essentials(screen: Screen) -> None:
     page = screen.open()
     total(page, f"of {COUNT} workitems")
     expect(page).to_have_url(re.compile("order=urgency"))
@@ -51,7 +51,7 @@ def test_open_work_comes_first_by_priority_and_start_and_a_row_tells_the_essenti
         expect(row).to_contain_text(words)
 
 
-def test_search_looks_everywhere_and_stands_in_the_address(screen: Screen) -> None:
+def test_search_covers_every_field_and_is_part_of_the_address(screen: Screen) -> None:
     page = screen.open()
     page.get_by_role("searchbox").fill("lindqvist given3")
     total(page, "of 3 workitems")
@@ -64,7 +64,7 @@ def test_search_looks_everywhere_and_stands_in_the_address(screen: Screen) -> No
 
 
 @OUR_PAGE
-def test_nothing_found_offers_the_way_back(screen: Screen) -> None:
+def test_a_search_without_matches_offers_to_show_all(screen: Screen) -> None:
     page = screen.open(address("worklist", text="nobody has this name"))
     expect(page.locator(".empty")).to_contain_text("No workitems match")
     page.get_by_role("button", name="Show all").click()
@@ -72,7 +72,7 @@ def test_nothing_found_offers_the_way_back(screen: Screen) -> None:
 
 
 @OUR_PAGE
-def test_states_and_worklists_narrow_with_a_click(screen: Screen) -> None:
+def test_states_and_worklists_filter_with_a_click(screen: Screen) -> None:
     page = screen.open()
     page.get_by_label("Worklist", exact=True).select_option("NIGHT")
     total(page, "of 15 workitems")
@@ -150,7 +150,7 @@ def test_pages_are_turned_and_kept_in_the_address(screen: Screen) -> None:
     expect(page.get_by_role("button", name="Next page")).to_be_disabled()
 
 
-def test_what_is_found_can_be_saved_as_csv(screen: Screen, tmp_path: Path) -> None:
+def test_matches_can_be_saved_as_csv(screen: Screen, tmp_path: Path) -> None:
     page = screen.open(address("worklist", WorklistLabel="NIGHT"))
     with page.expect_download() as waiting:
         page.get_by_role("button", name="CSV").click()
@@ -162,7 +162,7 @@ def test_what_is_found_can_be_saved_as_csv(screen: Screen, tmp_path: Path) -> No
     assert lines[0].startswith("State,Priority,Label,Worklist,Patient name")
 
 
-def test_news_come_without_reloading(screen: Screen, api: Management) -> None:
+def test_changes_appear_without_reloading(screen: Screen, api: Management) -> None:
     page = screen.open(address("worklist", PatientID="LIVE"))
     expect(page.locator(".empty")).to_be_visible()
     uid = api.make("Fresh", PatientID="LIVE")
@@ -218,15 +218,15 @@ def test_final_workitems_are_deleted_after_a_confirmation(screen: Screen, api: M
 
 
 def test_sorting_by_station_performer_and_progress(screen: Screen, api: Management) -> None:
-    """What has no value stands at the end in both directions."""
-    for number, (room, percent) in enumerate((("Room B", "9.5"), (None, None), ("room a", "70")), 1):
-        station = {"CodeValue": str(number), "CodingSchemeDesignator": "99ST", "CodeMeaning": room}
-        person = {"HumanPerformerName": f"{room}^X", "HumanPerformerOrganization": "Harbour Clinic"}
+    """Rows without a value come last in both directions."""
+    for number, (station_name, percent) in enumerate((("Room B", "9.5"), (None, None), ("room a", "70")), 1):
+        station = {"CodeValue": str(number), "CodingSchemeDesignator": "99ST", "CodeMeaning": station_name}
+        person = {"HumanPerformerName": f"{station_name}^X", "HumanPerformerOrganization": "Harbour Clinic"}
         uid = api.make(
             f"Sorted {number}",
             PatientID="SORTED",
-            ScheduledStationNameCodeSequence=[station] if room else [],
-            ScheduledHumanPerformersSequence=[person] if room else [],
+            ScheduledStationNameCodeSequence=[station] if station_name else [],
+            ScheduledHumanPerformersSequence=[person] if station_name else [],
         )
         if percent:
             progress = {"ProcedureStepProgressInformationSequence": [{"ProcedureStepProgress": percent}]}

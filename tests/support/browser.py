@@ -114,8 +114,7 @@ class Screen:
     def open(self, address: str = "/worklist") -> Page:
         """Go to an address of the page, such as ``/workitem/1.2.3``, and wait until it is shown.
 
-        The page is loaded anew: a change of what stands behind ``#`` would leave the view before it on the screen for
-        a moment, and a test would look at that.
+        The page is reloaded: after a mere change of the part after ``#``, a test could still see the previous view.
         """
         is_open = self.page.url.startswith(f"{self.base_url}/ups/app/index.html")
         self.page.goto(f"{self.base_url}/ups/app/index.html#{address}")
