@@ -294,6 +294,7 @@ def test_the_language_is_chosen_as_in_orthanc_explorer_2(chromium: Browser, orth
 def test_everything_is_exported_and_imported_with_progress(
     screen: Screen, api: Management, tmp_path: Path
 ) -> None:
+    api.make("Exported")
     page = screen.open("/administration")
     with page.expect_download() as waiting:
         page.get_by_role("button", name="Export everything").click()
