@@ -334,9 +334,9 @@ class RelayedApi(Router):
         super().__init__(routes, ae_title, rights, origins, admission)
         self._relay = relay
 
-    async def handled(self, request: WebRequest) -> WebResponse:
+    async def handle(self, request: WebRequest) -> WebResponse:
         """The leader's answer, if the caller is admitted."""
-        route, _ = await self.admitted(request)
+        route, _ = await self.admit(request)
         try:
             content = await self._relay.ask(API, envelopes.of_request(request), safe=request.method == "GET")
         except (NoLeader, AnswerLost) as error:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Activity of the last day, minute by minute: changes of workitems, deliveries and their latencies.
 
-It is in memory only, for the operator's charts.
+Kept in memory only, for the operator's charts.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Final
 from ..core.events import Event
 from ..delivery.port import Endpoint
 
-_DAY_OF_MINUTES: Final = 24 * 60
-_SAMPLE_EVERY: Final = 10.0
+_MINUTES_PER_DAY: Final = 24 * 60
+_SAMPLE_INTERVAL: Final = 10.0
 _CLOCK_TOLERANCE: Final = 5.0
 
 BOUNDS: Final = (
@@ -39,7 +39,7 @@ BOUNDS: Final = (
     300.0,
     3600.0,
 )
-"""Upper bounds of the latency classes in seconds; there is one more class for greater ones."""
+"""Upper bounds of the latency classes in seconds; a further class is for greater latencies."""
 
 
 @dataclass(slots=True)
@@ -60,7 +60,7 @@ class ClockStep:
 
 
 class Activity:
-    """Counts per minute. ``counters`` returns growing numbers, whose growth is noted."""
+    """Counts per minute. ``counters`` returns numbers that only grow; their growth is recorded."""
 
     def __init__(
         self,
@@ -71,32 +71,32 @@ class Activity:
         self._counters = counters
         self._now = now
         self._monotonic = monotonic
-        self._minutes: deque[Minute] = deque(maxlen=_DAY_OF_MINUTES)
-        self._seen: Mapping[str, int] = dict(counters())
+        self._minutes: deque[Minute] = deque(maxlen=_MINUTES_PER_DAY)
+        self._last_counts: Mapping[str, int] = dict(counters())
         self._offset = now() - monotonic()
         self.started = now()
         self.clock_step: ClockStep | None = None
 
     def delivered(self, endpoint: Endpoint, event: Event, seconds: float) -> None:
-        """Note the latency of an event that reached a receiver; an ``OnDelivered``."""
+        """Record the latency of an event that reached a receiver; an ``OnDelivered``."""
         minute = self._minute()
         minute.counts["delivered"] += 1
         minute.latencies[bisect_left(BOUNDS, seconds)] += 1
 
     def sample(self) -> None:
-        """Note the growth of the counters, and whether the clock jumped."""
+        """Record the growth of the counters, and whether the clock jumped."""
         minute, latest = self._minute(), dict(self._counters())
         for name, count in latest.items():
-            grown = count - self._seen.get(name, 0)
-            if grown > 0:
-                minute.counts[name] += grown
-        self._seen = latest
+            growth = count - self._last_counts.get(name, 0)
+            if growth > 0:
+                minute.counts[name] += growth
+        self._last_counts = latest
         self._watch_clock()
 
     async def run(self) -> None:
-        """Sample every few seconds, for ever."""
+        """Sample every few seconds, forever."""
         while True:
-            await asyncio.sleep(_SAMPLE_EVERY)
+            await asyncio.sleep(_SAMPLE_INTERVAL)
             self.sample()
 
     def _watch_clock(self) -> None:

@@ -13,7 +13,7 @@ from .sentences import Sentence
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """One warning.
+    """A warning.
 
     Attributes:
         link: an address on the page, such as ``#/subscriber/AI``; "" for none.
@@ -25,7 +25,7 @@ class Alert:
     is_error: bool = False
 
     def described(self) -> answers.AlertJson:
-        """For the page."""
+        """The warning as JSON."""
         return {
             "text": str(self.sentence),
             "sentence": self.sentence.described(),
@@ -35,7 +35,7 @@ class Alert:
 
 
 def subscriber_link(ae: str) -> str:
-    """The page of a subscriber."""
+    """The address of the page of a subscriber."""
     return f"#/subscriber/{quote(ae, safe='')}"
 
 
@@ -52,7 +52,7 @@ def service_alerts(
         closed_ports: name and number of each port that should be open.
         full_disks: folder, free bytes, and bytes that should be free.
         store_trouble: why nothing can be stored now, "" if it can.
-        is_alone: True if this Orthanc shares the worklist, but there is no standby.
+        is_alone: True if the worklist is shared, but no other Orthanc is on standby.
     """
     alerts = [
         Alert(Sentence(sentences.PORT_CLOSED, {"name": name, "port": str(port)}), is_error=True)

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The answers of ``/ups/api``, as types: mypy checks the handlers against them, and openapi.json is generated from
-them.
+"""The answers of ``/ups/api`` as types. mypy checks the handlers against them; openapi.json is generated from them.
 
 Times are ISO 8601 in UTC. A value that is unknown, or does not exist yet, is null.
 """
@@ -26,7 +25,7 @@ class OutcomeJson(TypedDict):
 
 
 class CancellationJson(OutcomeJson):
-    """The result of a cancellation request: the state says whether it was canceled, or its performer asked to."""
+    """The result of a cancellation request. ``state`` is still IN PROGRESS if the performer was asked to cancel."""
 
     state: str
 
@@ -356,7 +355,7 @@ class SubscriberJson(SubscriptionsJson):
     channels: list[ChannelJson]
 
 
-class OneSubscriber(SubscriberJson):
+class SubscriberPage(SubscriberJson):
     """A subscriber, with a page of the workitems that it subscribed to individually, the latest first."""
 
     workitems: list[SpecificSubscription]
@@ -369,7 +368,7 @@ class SubscribersJson(TypedDict):
 
 
 class SubscribedWorkitems(TypedDict):
-    """Their total number, and a page of them, the latest first."""
+    """A page of the workitems that an AE subscribed to individually, the latest first, and their total number."""
 
     total: int
     workitems: list[SubscribedWorkitem]
@@ -406,7 +405,7 @@ class Resent(TypedDict):
 
 
 class RangeJson(TypedDict):
-    """Sequence numbers."""
+    """A range of sequence numbers."""
 
     first: int
     last: int
@@ -500,7 +499,7 @@ class Links(TypedDict):
     links: list[Link]
 
 
-# --- the whole ---
+# --- the overview ---
 
 
 class WorklistCounts(TypedDict):
@@ -597,7 +596,7 @@ class Charts(TypedDict):
 
 
 class DeliveryCountsJson(TypedDict):
-    """Delivery in numbers."""
+    """Numbers of waiting events, dead letters and subscribers."""
 
     pending: int
     dead_letters: int
@@ -664,7 +663,7 @@ class FilterKey(TypedDict):
 
 
 class System(TypedDict):
-    """What does not change while a page is open: names and versions, and the fields of filters and forms."""
+    """Facts that do not change while a page is open: names, versions, rights, and the fields of filters and forms."""
 
     name: str
     ae: str
@@ -731,7 +730,7 @@ class StoredDocument(StoredEntryJson):
 
 
 class ImportConflict(TypedDict):
-    """A record that was not imported because it differs from what is here."""
+    """A record that was not imported because it differs from the record here."""
 
     kind: str
     name: str
@@ -756,7 +755,7 @@ ImportedLines = TypedDict("ImportedLines", {"lines": int, "import": ImportState}
 
 
 class OrthancNodeJson(TypedDict):
-    """One Orthanc."""
+    """An Orthanc that shares the worklist."""
 
     name: str
     host: str

@@ -18,7 +18,7 @@ from .openapi import description
 from .overview import Overview
 from .ports import (
     Commands,
-    DeliveryDesk,
+    DeliveryControl,
     Dimse,
     Inspection,
     ManagementClock,
@@ -39,7 +39,7 @@ class Ports:
 
     commands: Commands
     inspection: Inspection
-    desk: DeliveryDesk
+    delivery: DeliveryControl
     dimse: Dimse
     orthanc: OrthancResources
     modalities: Modalities
@@ -53,7 +53,7 @@ class Ports:
 
 
 class ManagementApi:
-    """Answers requests below ``/ups/api``. ``more`` are routes of others, such as export and import."""
+    """Answers requests below ``/ups/api``. ``more`` are further routes, such as those of export and import."""
 
     def __init__(self, ports: Ports, more: Iterable[Route] = ()) -> None:
         routes = (Route("GET", "/openapi.json", self.openapi), *_routes(ports), *more)
@@ -80,7 +80,7 @@ def _routes(ports: Ports) -> tuple[Route, ...]:
     workitems = Workitems(
         ports.commands,
         ports.inspection,
-        ports.desk,
+        ports.delivery,
         resources,
         starting,
         ports.clock,
@@ -88,12 +88,12 @@ def _routes(ports: Ports) -> tuple[Route, ...]:
         ports.rights,
     )
     subscribers = Subscribers(
-        ports.commands, ports.inspection, ports.desk, ports.dimse, ports.modalities, ports.facts
+        ports.commands, ports.inspection, ports.delivery, ports.dimse, ports.modalities, ports.facts
     )
     overview = Overview(
         ports.inspection,
         lists,
-        ports.desk,
+        ports.delivery,
         ports.modalities,
         ports.activity,
         ports.clock,

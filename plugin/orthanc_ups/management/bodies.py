@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Bodies and queries of requests to ``/ups/api``, as structs, from which openapi.json is generated as well."""
+"""Bodies and queries of requests to ``/ups/api`` as structs; openapi.json is generated from them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class CreateWorkitem(Body, kw_only=True):
     uid: Annotated[str, Meta(description="Generated if absent.")] = ""
     template: Annotated[str, Meta(description="Name of a template of `Ups.Templates`, or `Blank`.")] = ""
     attributes: Attributes | None = None
-    inputs: Annotated[list[Input] | None, Meta(description="Its inputs in this Orthanc.")] = None
+    inputs: Annotated[list[Input] | None, Meta(description="Inputs in this Orthanc.")] = None
 
 
 class UpdateWorkitem(Body, kw_only=True):
@@ -98,7 +98,7 @@ class RequestCancellation(CancelWorkitem, kw_only=True):
 
 
 class SubscribeToWorkitem(Body, kw_only=True):
-    """A subscription to one workitem."""
+    """A subscription to this workitem."""
 
     lock: Annotated[bool, Meta(description="With Deletion Lock.")] = False
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Completes what an operator enters: attributes that must be present but may be empty (PS3.4 Table CC.2.5-3)."""
+"""Completes what an operator enters with attributes that must be present but may be empty (PS3.4 Table CC.2.5-3)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..core.workitem import Workitem, claim_of
 _PERFORMER_NAME: Final = "00404037"
 _STATION_NAMES: Final = "00404028"
 _STATION_CLASSES: Final = "00404029"
-_STATION_PLACES: Final = "00404030"
+_STATION_LOCATIONS: Final = "00404030"
 _OUTPUT: Final = "00404033"
 _ACTUAL_PERFORMERS: Final = "00404035"
 _PERFORMED_START: Final = "00404050"
@@ -39,8 +39,8 @@ def for_creation(content: DataSet, now: datetime) -> DataSet:
         **{tag: element("CS", value) for tag, value in _AT_CREATION.items()},
         tags.START: element("DT", date_time(now)),
     }
-    lacking = {tag: attribute for tag, attribute in usual.items() if is_empty(content.get(tag))}
-    return with_empties(_with_performer_codes({**content, **lacking}), ROOT, creating=True)
+    defaults = {tag: attribute for tag, attribute in usual.items() if is_empty(content.get(tag))}
+    return with_empties(_with_performer_codes({**content, **defaults}), ROOT, creating=True)
 
 
 def for_update(content: DataSet) -> DataSet:
@@ -50,7 +50,7 @@ def for_update(content: DataSet) -> DataSet:
 
 
 def _with_performer_codes(content: DataSet) -> DataSet:
-    """Human performers without a code get one of our own scheme (type 1, PS3.3 §10.6)."""
+    """Human performers without a code get a code of the plugin's own scheme (type 1, PS3.3 §10.6)."""
     people = items(content, tags.HUMAN_PERFORMERS)
     if not any(is_empty(person.get(tags.HUMAN_PERFORMER_CODES)) for person in people):
         return content
@@ -90,19 +90,19 @@ def performed(workitem: Workitem, now: datetime, performer: str) -> DataSet:
     """
     content = workitem.attributes
     present = next(iter(items(content, tags.PERFORMED_PROCEDURE)), {})
-    offered: DataSet = {
+    proposed: DataSet = {
         _PERFORMED_DESCRIPTION: element("LO", text(content, tags.LABEL)),
         _PERFORMED_CODE: _codes(content, tags.WORKITEM_CODE, "UNSPECIFIED", text(content, tags.LABEL)),
         _STATION_NAMES: _codes(content, tags.STATION_NAME, performer, performer),
         _STATION_CLASSES: element("SQ"),
-        _STATION_PLACES: element("SQ"),
+        _STATION_LOCATIONS: element("SQ"),
         _ACTUAL_PERFORMERS: element("SQ"),
         _OUTPUT: element("SQ"),
         _PERFORMED_START: element("DT", date_time(_claimed_at(workitem, now))),
         _PERFORMED_END: element("DT", date_time(now)),
     }
     return ordered(
-        offered | {tag: attribute for tag, attribute in present.items() if not is_empty(attribute)}
+        proposed | {tag: attribute for tag, attribute in present.items() if not is_empty(attribute)}
     )
 
 
@@ -112,7 +112,7 @@ def _codes(content: DataSet, tag: str, code: str, meaning: str) -> Element:
 
 
 def local_code(code: str, meaning: str) -> DataSet:
-    """A code item of our own scheme, for something without a code."""
+    """A code item of the plugin's own scheme, for a term without a code."""
     return {
         tags.CODE_VALUE: element("SH", code[:16].strip() or "NONE"),
         tags.CODING_SCHEME: element("SH", _LOCAL_SCHEME),
@@ -126,10 +126,10 @@ def _claimed_at(workitem: Workitem, now: datetime) -> datetime:
 
 
 def cancellation(workitem: Workitem, information: DataSet) -> DataSet:
-    """The modification list for a cancellation on behalf: Progress Information with the reasons added."""
+    """The modification list for a cancellation on behalf of a performer: Progress Information with the reasons."""
     present = next(iter(items(workitem.attributes, tags.PROGRESS_INFORMATION)), {})
-    left = (tags.DISCONTINUATION_REASONS, tags.REASON_FOR_CANCELLATION)
-    reasons = {tag: information[tag] for tag in left if not is_empty(information.get(tag))}
+    reason_tags = (tags.DISCONTINUATION_REASONS, tags.REASON_FOR_CANCELLATION)
+    reasons = {tag: information[tag] for tag in reason_tags if not is_empty(information.get(tag))}
     return {tags.PROGRESS_INFORMATION: element("SQ", ordered({**present, **reasons}))} if reasons else {}
 
 

@@ -14,7 +14,7 @@ from ..core.workitem import Workitem
 
 _REPLACED: Final = "00741224"
 _UPS_PUSH: Final = "1.2.840.10008.5.1.4.34.6.1"
-_ITS_OWN: Final = frozenset(
+_COURSE: Final = frozenset(
     {
         tags.SOP_CLASS_UID,
         tags.SOP_INSTANCE_UID,
@@ -33,9 +33,9 @@ _MOVED: Final = (tags.EXPECTED_COMPLETION, tags.EXPIRATION)
 def copy_of(workitem: Workitem, now: datetime, *, repeats: bool) -> DataSet:
     """The initial attributes of the copy. A start in the past becomes ``now``, and later times are moved with it.
 
-    ``repeats``: the new one replaces the old one (Replaced Procedure Step Sequence (0074,1224), PS3.3 C.30.3).
+    With ``repeats`` the copy replaces the workitem (Replaced Procedure Step Sequence (0074,1224), PS3.3 C.30.3).
     """
-    content = {tag: attribute for tag, attribute in workitem.attributes.items() if tag not in _ITS_OWN}
+    content = {tag: attribute for tag, attribute in workitem.attributes.items() if tag not in _COURSE}
     if repeats:
         step: DataSet = {
             "00081150": element("UI", _UPS_PUSH),
@@ -51,10 +51,10 @@ def _moved(content: DataSet, now: datetime) -> DataSet:
     start = moment("DT", value(content, tags.START), local)
     if start is None or since_epoch(start) >= now.timestamp():
         return {}
-    later = timedelta(seconds=now.timestamp() - since_epoch(start))
+    delay = timedelta(seconds=now.timestamp() - since_epoch(start))
     moved: DataSet = {tags.START: element("DT", date_time(now))}
     for tag in _MOVED:
         at = moment("DT", value(content, tag), local)
         if at is not None:
-            moved[tag] = element("DT", date_time(datetime.fromtimestamp(since_epoch(at), now.tzinfo) + later))
+            moved[tag] = element("DT", date_time(datetime.fromtimestamp(since_epoch(at), now.tzinfo) + delay))
     return moved

@@ -39,24 +39,24 @@ HEADINGS: Final = (
     "Late",
     "Workitem UID",
 )
-MARK: Final = b"\xef\xbb\xbf"
+BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 """The byte order mark, at the beginning of the file."""
-_SIGNS: Final = (
+_FORMULA_SIGNS: Final = (
     "=+\\-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b\u2212\u207a\u207b\u207c\u208a\u208b\u208c"
 )
 """Characters that begin a formula, with full-width, small and superscript forms, which some spreadsheets accept."""
-_PASSED_OVER: Final = (
+_IGNORED: Final = (
     "\\s\\x00-\\x20\\x7f-\\xa0\"'\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff"
 )
-_FIRST: Final = re.compile(f"[\t\r\n]|[{_PASSED_OVER}]*[{_SIGNS}]")
-_FURTHER: Final = re.compile(f"(?<=[;\t\r\n])(?=[{_PASSED_OVER}]*[{_SIGNS}])")
+_FIRST: Final = re.compile(f"[\t\r\n]|[{_IGNORED}]*[{_FORMULA_SIGNS}]")
+_FURTHER: Final = re.compile(f"(?<=[;\t\r\n])(?=[{_IGNORED}]*[{_FORMULA_SIGNS}])")
 """Characters at which spreadsheets of other locales, or with another separator, start a new cell."""
 _LINE_END: Final = re.compile("\r\n?")
-_NOT_PLAIN: Final = re.compile("[;\t\r\n]")
+_SEPARATORS: Final = re.compile("[;\t\r\n]")
 
 
 def line_of(cells: Iterable[Any]) -> bytes:
-    """One line of the file. CR LF occurs only at its end, so that lines can be counted."""
+    """A line of the file. CR LF occurs only at its end, so lines can be counted."""
     out = io.StringIO()
     csv.writer(out).writerow(map(_cell, cells))
     return out.getvalue().encode("utf-8", "replace")
@@ -97,14 +97,14 @@ def cells_of(row: answers.Row) -> tuple[Any, ...]:
 
 def _cell(value: Any) -> str:
     if not isinstance(value, str):
-        return harmless(value)
-    if not value or (value[0].isalnum() and not _NOT_PLAIN.search(value)):
+        return escape_formulas(value)
+    if not value or (value[0].isalnum() and not _SEPARATORS.search(value)):
         return value
-    return harmless(_LINE_END.sub("\n", value))
+    return escape_formulas(_LINE_END.sub("\n", value))
 
 
-def harmless(value: Any) -> str:
-    """A value as a cell that no spreadsheet takes for a formula: an apostrophe precedes what could be one.
+def escape_formulas(value: Any) -> str:
+    """A value as a cell that no spreadsheet takes for a formula: an apostrophe is put before what could be one.
 
     The same holds for parts after a semicolon, a tab or a line end, where a spreadsheet may start another cell.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Reads the running service for the management API."""
+"""Reads the running service and Orthanc for the management API."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..projection import vocabulary
 from ..service import UpsService
 from ..worklist.late_watch import LateSummary, LateWatch
 from ..worklist.workitem_store import Changes
-from .ports import DeliveryState, Listing, SubscriberSummary
+from .ports import MAXIMUM_LATE_GROUPS, DeliveryState, Listing, SubscriberSummary
 from .views import first_station
 
 _ORDERS: Final = {
@@ -26,8 +26,7 @@ _ORDERS: Final = {
     "expected": "completion",
     "expires": "expiration",
 }
-_MOST_NAMES: Final = 300
-_MOST_GROUPS: Final = 50
+_MAXIMUM_NAMES: Final = 300
 _T = TypeVar("_T")
 
 
@@ -40,9 +39,9 @@ class ServiceInspection:
 
     async def workitem(self, uid: str) -> Workitem:
         """One workitem. Raises UpsError (C307; 404, or 410 with who deleted it, when and why)."""
-        stone = self._service.workitems.tombstones.get(uid)
-        if stone is not None:
-            raise UpsError(GONE, _last_words(stone.last))
+        tombstone = self._service.workitems.tombstones.get(uid)
+        if tombstone is not None:
+            raise UpsError(GONE, _deletion_sentence(tombstone.last))
         return self._service.worklist.workitem(uid)
 
     def subscribers(self, workitem: Workitem) -> Sequence[tuple[str, Subscription]]:
@@ -104,7 +103,7 @@ class ServiceInspection:
     async def late(self) -> LateSummary:
         """A summary of the late workitems, with the station names of the largest groups as they were sent."""
         summary = await self._late.latest()
-        shown = [group for group in summary.groups[:_MOST_GROUPS] if group.station]
+        shown = [group for group in summary.groups[:MAXIMUM_LATE_GROUPS] if group.station]
         rows: list[Any] = await self._service.projection.read(
             vocabulary.uids([group.example for group in shown])
         )
@@ -117,7 +116,7 @@ class ServiceInspection:
 
     async def names(self, column: str) -> Sequence[tuple[str, int, Workitem | None]]:
         """The values of a column, their numbers, and their latest workitems."""
-        rows: list[Any] = await self._service.projection.read(vocabulary.names(column, _MOST_NAMES))
+        rows: list[Any] = await self._service.projection.read(vocabulary.names(column, _MAXIMUM_NAMES))
         return [(name, number, self._example(uid)) for name, number, uid in rows]
 
     def _example(self, uid: str) -> Workitem | None:
@@ -141,7 +140,7 @@ class ServiceInspection:
         return "delivered" if event.sequence <= delivery.settled_through(ae) else "waiting"
 
     def changes(self, since: int) -> Changes:
-        """What changed after a number of an earlier answer."""
+        """Workitems that changed after the number of an earlier answer."""
         return self._service.changes.since(since)
 
 
@@ -150,7 +149,7 @@ def _order(listing: Listing) -> str:
     return f"-{order}" if listing.descending else order
 
 
-def _last_words(last: HistoryEntry) -> str:
+def _deletion_sentence(last: HistoryEntry) -> str:
     when = datetime.fromtimestamp(last.at).astimezone().isoformat(" ", "seconds")
     who = f" by {last.who}" if last.who else ""
     return f"the workitem was deleted on {when}{who}{f': {last.why}' if last.why else ''}"

@@ -35,7 +35,7 @@ def to_data_set(content: object, where: str = "", corrections: Corrections | Non
     Args:
         content: an object of attributes by keyword.
         where: precedes names in errors.
-        corrections: if given, corrected values are noted here; else nothing is corrected.
+        corrections: values are corrected and the corrections recorded here; None to correct nothing.
 
     Raises:
         UpsError: 0105 for an unknown name, 0106 for a value of the wrong kind.
@@ -44,7 +44,7 @@ def to_data_set(content: object, where: str = "", corrections: Corrections | Non
 
 
 class _Reader:
-    """Turns names and plain values into data sets."""
+    """Converts names and plain values into data sets."""
 
     def __init__(self, corrections: Corrections | None) -> None:
         self._corrections = corrections
@@ -79,12 +79,12 @@ class _Reader:
     def _of_vr(self, vr: str, plain: object, tag: str, where: str, deepest: int) -> Element:
         if plain is None or plain == "" or plain == []:
             return element(vr)
-        several = plain if isinstance(plain, list) else [plain]
+        values = plain if isinstance(plain, list) else [plain]
         if vr == "SQ":
-            return element(vr, *(self.data_set(value, where, deepest - 1) for value in several))
+            return element(vr, *(self.data_set(value, where, deepest - 1) for value in values))
         if vr in BINARY_VRS:
             raise UpsError(INVALID_VALUE, f"{where} is binary; use the DICOM JSON model", tag)
-        listed = [_value(vr, value, where, tag) for value in several]
+        listed = [_value(vr, value, where, tag) for value in values]
         return element(vr, *(listed if vr == "PN" else inner_values(vr, listed, tag, self._corrections)))
 
 
@@ -158,7 +158,7 @@ def tag_of(name: str) -> str | None:
 
 @lru_cache(4096)
 def vr_of(tag: str) -> str:
-    """The VR of a tag; UN if the dictionary does not know it."""
+    """The VR of a tag; UN if the tag is not in the dictionary."""
     return VR_OF.get(tag) or attribute_names.vr_of(tag) or "UN"
 
 
@@ -174,8 +174,8 @@ def name_of(tag: str) -> str:
     return attribute_names.name_of(tag) or f"({tag[:4]},{tag[4:]})"
 
 
-def spelled(tag: str | None) -> str | None:
-    """The path of an attribute at fault for an error: ``ScheduledStationNameCodeSequence.CodeValue``."""
-    if tag is None:
+def keyword_path(path: str | None) -> str | None:
+    """A path of tags as keywords, for errors: ``ScheduledStationNameCodeSequence.CodeValue``."""
+    if path is None:
         return None
-    return ".".join(keyword_of(part) or f"({part[:4]},{part[4:]})" for part in tag.split("."))
+    return ".".join(keyword_of(part) or f"({part[:4]},{part[4:]})" for part in path.split("."))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The worklist as a list: pages, CSV, what changed."""
+"""The worklist as a list: pages, CSV, counts and changes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..core.states import State
 from ..core.workitem import Workitem
 from ..dicomweb.response import WebResponse
 from . import answers, bodies, views
-from .csv_export import HEADINGS, MARK, cells_of, line_of
+from .csv_export import BYTE_ORDER_MARK, HEADINGS, cells_of, line_of
 from .ports import Inspection, Listing, ManagementClock
 from .queries import listing
 from .routing import CSV, Call, Route, decode_query
@@ -109,7 +109,7 @@ class Lists:
         return WebResponse(200, headers, content_type=f"{CSV}; charset=utf-8", pieces=_file(lines))
 
     def _line(self) -> Callable[[Workitem], bytes]:
-        """The function that turns a workitem into a line, in any thread."""
+        """The function that converts a workitem to a line, in any thread."""
         now, policy = self._clock.now(), self._late
         return lambda workitem: line_of(
             cells_of(views.row(workitem, now.tzinfo, views.late(workitem, policy, now)))
@@ -132,8 +132,8 @@ class Lists:
 
 
 async def _file(lines: AsyncIterator[list[bytes]]) -> AsyncGenerator[bytes]:
-    """A CSV file, piece by piece."""
-    yield MARK + line_of(HEADINGS)
+    """A CSV file in pieces."""
+    yield BYTE_ORDER_MARK + line_of(HEADINGS)
     async for chunk in lines:
         if chunk:
             yield b"".join(chunk)

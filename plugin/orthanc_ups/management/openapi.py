@@ -16,11 +16,11 @@ from .routing import JSON, Route
 
 _REFERENCES: Final = "#/components/schemas/{name}"
 _INTRODUCTION: Final = (
-    "On Orthanc's own port, behind Orthanc's login. Every action is a command of the worklist, with the same rules "
-    "and events as over DIMSE and DICOMweb. A query may also be sent, as it would follow the question mark, in the "
-    "header `X-UPS-Query`, as not every Orthanc passes on all characters. Bodies are JSON with `Content-Type: "
-    "application/json`. Errors state the rule in words. `Ups.Users` says what a user may do: other requests "
-    "are answered 403, as are requests that change something and come from pages of other origins "
+    "Served on Orthanc's own port, behind Orthanc's login. Every action is a command of the worklist, with the same "
+    "rules and events as over DIMSE and DICOMweb. A query may also be sent in the header `X-UPS-Query`, without the "
+    "question mark, because not every Orthanc passes on all characters of a URL. Bodies are JSON with `Content-Type: "
+    "application/json`. Errors state the rule in words. `Ups.Users` defines what a user may do: other requests are "
+    "answered with 403, as are requests that change something and come from pages of other origins "
     "(`Ups.AllowedOrigins`)."
 )
 _PATH_PARAMETERS: Final[Mapping[str, dict[str, Any]]] = {
@@ -53,7 +53,7 @@ class Error(TypedDict, total=False):
 
 
 def description(routes: Iterable[Route]) -> dict[str, Any]:
-    """The OpenAPI document of some routes."""
+    """The OpenAPI document for these routes."""
     routes = tuple(routes)
     structs = list(dict.fromkeys(kind for route in routes for kind in _types(route)))
     schemas, components = msgspec.json.schema_components([Error, *structs], ref_template=_REFERENCES)
@@ -109,7 +109,7 @@ def _operation(route: Route, schema_of: Mapping[Any, Any], components: Mapping[s
         "tags": [route.parts[0]],
         "summary": " ".join(summary.split()).removesuffix("."),
         "operationId": _name(route),
-        "parameters": [*_of_path(route), *_of_query(route, schema_of, components)],
+        "parameters": [*_path_parameters(route), *_query_parameters(route, schema_of, components)],
         "responses": {
             "200": _success(route, schema_of, components),
             "default": {"$ref": "#/components/responses/Error"},
@@ -129,13 +129,13 @@ def _name(route: Route) -> str:
     return first[:1].lower() + first[1:] + "".join(word.capitalize() for word in rest)
 
 
-def _of_path(route: Route) -> Iterator[dict[str, Any]]:
+def _path_parameters(route: Route) -> Iterator[dict[str, Any]]:
     for name in re.findall(r"{(\w+)}", route.path):
         described = _PATH_PARAMETERS.get(name, {"schema": {"type": "string"}})
         yield {"name": name, "in": "path", "required": True, **described}
 
 
-def _of_query(
+def _query_parameters(
     route: Route, schema_of: Mapping[Any, Any], components: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
     if "query" not in route.types:
@@ -153,10 +153,10 @@ def _of_query(
 
 def _success(route: Route, schema_of: Mapping[Any, Any], components: Mapping[str, Any]) -> dict[str, Any]:
     if (answer := _answer(route)) is None:
-        return {"description": "As asked.", "content": _content(route.answer_type, {"type": "string"})}
+        return {"description": "Success.", "content": _content(route.answer_type, {"type": "string"})}
     schema = schema_of[answer]
     component = components.get(schema.get("$ref", "").rpartition("/")[2], {})
-    return {"description": component.get("description", "As asked."), "content": _content(JSON, schema)}
+    return {"description": component.get("description", "Success."), "content": _content(JSON, schema)}
 
 
 def _body(route: Route, schema_of: Mapping[Any, Any]) -> dict[str, Any]:

@@ -50,7 +50,7 @@ LISTENERS: Final = {
 
 
 class OperatorClock:
-    """Time of the server's zone, and new UIDs."""
+    """The time in the server's zone, and new UIDs."""
 
     def now(self) -> datetime:
         """Aware, in the local zone of the server."""
@@ -63,14 +63,14 @@ class OperatorClock:
 
 @dataclass(frozen=True, slots=True)
 class OrthancFacts:
-    """Facts about this Orthanc, as it reported them at the start."""
+    """Facts about this Orthanc, as it reported them when the worklist was opened."""
 
     version: str = ""
     name: str = "Orthanc"
     plugins: tuple[str, ...] = ()
 
 
-async def operating_facts(loopback: Loopback) -> OrthancFacts:
+async def read_orthanc_facts(loopback: Loopback) -> OrthancFacts:
     """Ask Orthanc for its version, its name and the other plugins. May raise StoreUnavailable."""
     system = (await loopback.request("GET", "/system")).json()
     plugins = (await loopback.request("GET", "/plugins")).json()
@@ -129,7 +129,7 @@ def management(
     dimse: DimseChannel,
     loopback: Loopback,
     late: LateWatch,
-    fixed: ServerFacts,
+    server_facts: ServerFacts,
     rights: Rights,
     origins: Origins,
     admission: Admission,
@@ -145,13 +145,13 @@ def management(
     ports = Ports(
         commands=service.worklist,
         inspection=ServiceInspection(service, late),
-        desk=DeliveryManagement(service.delivery),
+        delivery=DeliveryManagement(service.delivery),
         dimse=dimse,
         orthanc=LoopbackResources(loopback),
         modalities=modalities,
         activity=activity,
         clock=OperatorClock(),
-        facts=fixed,
+        facts=server_facts,
         rights=rights,
         origins=origins,
         admission=admission,
@@ -160,7 +160,7 @@ def management(
     transfer = Transfer(service.exporter, service.import_session)
     storage = Storage(service.entries, ports.clock.now)
     steps = PerformedStepRoutes(performed_steps, service.workitems)
-    node = Nodes(nodes or _single_node(fixed))
+    node = Nodes(nodes or _single_node(server_facts))
     more = (
         *node.routes(),
         *storage.routes(),
@@ -171,17 +171,17 @@ def management(
     return ManagementApi(ports, more), activity
 
 
-def _single_node(fixed: ServerFacts) -> Callable[[], NodesJson]:
+def _single_node(facts: ServerFacts) -> Callable[[], NodesJson]:
     since = datetime.now(UTC).isoformat(timespec="seconds")
     return lambda: {
         "epoch": 0,
         "lease": 0.0,
         "nodes": [
             {
-                "name": fixed.name,
+                "name": facts.name,
                 "host": socket.gethostname(),
                 "process": os.getpid(),
-                "version": fixed.version,
+                "version": facts.version,
                 "role": "alone",
                 "since": since,
                 "seen_before": 0.0,

@@ -15,16 +15,23 @@ from . import answers, fields, sentences, views
 from .activity import Activity
 from .alerts import Alert, subscriber_link
 from .lists import Lists
-from .ports import ORDERS, DeliveryDesk, Inspection, ManagementClock, Modalities, ServerFacts
+from .ports import (
+    MAXIMUM_LATE_GROUPS,
+    ORDERS,
+    DeliveryControl,
+    Inspection,
+    ManagementClock,
+    Modalities,
+    ServerFacts,
+)
 from .queries import filters
 from .routing import Call, Route
 from .sentences import Sentence, TimeSpan, Value
 from .subscribers import health_of, is_subscribed
 
-_MOST_GROUPS: Final = 50
-_FULL: Final = 0.8
-_OLD: Final = 120.0
-_CLOCK_MATTERS: Final = 86_400.0
+_FULL_SHARE: Final = 0.8
+_OLD_AGE: Final = 120.0  # seconds
+_CLOCK_STEP_SHOWN: Final = 86_400.0  # seconds
 
 
 class Overview:
@@ -34,7 +41,7 @@ class Overview:
         self,
         inspection: Inspection,
         lists: Lists,
-        desk: DeliveryDesk,
+        delivery: DeliveryControl,
         modalities: Modalities,
         activity: Activity,
         clock: ManagementClock,
@@ -44,7 +51,7 @@ class Overview:
     ) -> None:
         self._inspection = inspection
         self._lists = lists
-        self._desk = desk
+        self._delivery = delivery
         self._modalities = modalities
         self._activity = activity
         self._clock = clock
@@ -60,7 +67,7 @@ class Overview:
         )
 
     async def system(self, call: Call) -> answers.System:
-        """What a client needs once: names and versions, rights, and the fields of filters and forms."""
+        """Facts that a client needs once: names and versions, rights, and the fields of filters and forms."""
         facts = self._facts
         return {
             "name": facts.name,
@@ -80,7 +87,6 @@ class Overview:
         }
 
     def _rights_of(self, user: str | None) -> answers.UserRights:
-        """The rights of the user (``Ups.Users``)."""
         return {
             "act": self._rights.may_act(user),
             "administer": self._rights.may_administer(user),
@@ -92,14 +98,14 @@ class Overview:
 
     async def overview(self, call: Call) -> answers.OverviewJson:
         """Counts, charts of the last hour and day, addresses, warnings in words."""
-        reports = self._desk.report()
+        reports = self._delivery.report()
         self._activity.sample()
         index_alerts: list[Alert] = []
         counts: answers.CountsJson | None = None
         late: answers.LateJson | None = None
         try:
             counts, late = await self._lists.counts(call), self._late(await self._inspection.late())
-        except ProjectionBroken as error:  # when nothing can be counted, warnings matter most
+        except ProjectionBroken as error:  # warnings are needed even more while nothing can be counted
             index_alerts = [Alert(Sentence(sentences.NO_COUNTS, {"why": error.detail}), is_error=True)]
         return {
             "counts": counts,
@@ -130,7 +136,7 @@ class Overview:
                 ],
                 "groups": [
                     {"worklist": group.worklist, "station": group.station, "count": group.total}
-                    for group in summary.groups[:_MOST_GROUPS]
+                    for group in summary.groups[:MAXIMUM_LATE_GROUPS]
                 ],
             },
             "oldest_scheduled": {"uid": oldest[0], "at": views.iso(oldest[1])} if oldest else None,
@@ -161,12 +167,12 @@ class Overview:
         yield from self._more_alerts()
         yield from self._unreachable(reports)
         for report in reports:
-            yield from self._of_channel(report)
+            yield from self._channel_alerts(report)
         refused = sum(count or 0 for count in self._activity.series("uploads_refused", 24 * 60, 60))
         if refused:
             yield Alert(Sentence(sentences.UPLOADS_REFUSED, {"n": refused}))
         step, now = self._activity.clock_step, self._clock.now().timestamp()
-        if step and now - step.at < _CLOCK_MATTERS:
+        if step and now - step.at < _CLOCK_STEP_SHOWN:
             words = sentences.CLOCK_BACK if step.seconds < 0 else sentences.CLOCK_FORWARD
             yield Alert(Sentence(words, {"span": TimeSpan(abs(step.seconds))}))
 
@@ -179,7 +185,7 @@ class Overview:
             if ae not in reachable | waiting and is_subscribed(self._inspection.subscriber(ae)):
                 yield Alert(Sentence(sentences.UNREACHABLE, {"ae": ae}), subscriber_link(ae))
 
-    def _of_channel(self, report: EndpointReport) -> Iterator[Alert]:
+    def _channel_alerts(self, report: EndpointReport) -> Iterator[Alert]:
         ae, pending = report.endpoint.receiving_ae, report.pending
         link = subscriber_link(ae)
         health, why = health_of(report)
@@ -188,7 +194,7 @@ class Overview:
             yield Alert(Sentence(sentences.NO_ADDRESS, waiting), link, is_error=True)
         elif pending and report.oldest_at is not None:
             waits = self._clock.now().timestamp() - report.oldest_at
-            if health == "trouble" or waits > _OLD:
+            if health == "trouble" or waits > _OLD_AGE:
                 values: dict[str, Value] = {**waiting, "span": TimeSpan(waits), "why": report.last_error}
                 words = sentences.EVENTS_WAIT_AS if report.last_error else sentences.EVENTS_WAIT
                 yield Alert(Sentence(words, values), link, is_error=True)
@@ -196,7 +202,7 @@ class Overview:
             yield Alert(
                 Sentence(sentences.REFUSES, {"ae": ae, "why": why.values["why"]}), link, is_error=True
             )
-        if pending > _FULL * self._facts.maximum_pending:
+        if pending > _FULL_SHARE * self._facts.maximum_pending:
             maximum = self._facts.maximum_pending
             full = Sentence(sentences.OUTBOX_FULL, {"ae": ae, "pending": pending, "maximum": maximum})
             yield Alert(full, link)

@@ -21,7 +21,7 @@ from .routing import error_response
 API: Final = "/ups/api"
 APP: Final = "/ups/app"
 _IMPORT: Final = f"{API}/import"
-_IMPORT_TIMES: Final = 4
+_IMPORT_FACTOR: Final = 4
 """A line of an export is larger than the data set in it, and cannot be divided."""
 _LONGEST_PATH: Final = 120  # characters of it in the log
 PATTERNS: Final = (f"{API}(/.*)?", f"{APP}(/.*)?")
@@ -44,14 +44,14 @@ class OrthancAdmission:
         self._authorization = authorization
 
     async def admit(self, request: WebRequest, path: str) -> None:
-        """Raise HttpProblem unless Orthanc, or that of another node, admits the caller to a path below ``/ups/api``."""
+        """Raise HttpProblem unless Orthanc, or the Orthanc of another node, admits the caller to a path of the API."""
         if request.admitted:
             return
         credentials = self._authorization.credentials(request.headers)
         await self._authorization.admit_to(request.method, API + path, credentials, request.query)
 
     async def may_read(self, request: WebRequest, path: str) -> bool:
-        """True unless Orthanc refuses the caller a resource of its own."""
+        """True unless Orthanc refuses the caller one of its resources."""
         credentials = self._authorization.credentials(request.headers)
         return await self._authorization.may_read(path, credentials, request.query)
 
@@ -94,7 +94,7 @@ class OrthancPages:
         async def work() -> WebResponse:
             return await self._api(self._web_request(uri.removeprefix(API), request))
 
-        times = _IMPORT_TIMES if uri.rstrip("/") == _IMPORT else 1
+        times = _IMPORT_FACTOR if uri.rstrip("/") == _IMPORT else 1
 
         def refused(response: WebResponse) -> Refusal:
             web_request = self._web_request(uri, request)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Performed procedure steps of modalities (MPPS), for operators. They are read only, as only modalities change them."""
+"""Performed procedure steps of modalities (MPPS), read-only for operators: only modalities change them."""
 
 from __future__ import annotations
 

@@ -48,6 +48,8 @@ ORDERS: Final = (
     "performed",
 )
 """The orders of a listing."""
+MAXIMUM_LATE_GROUPS: Final = 50
+"""The number of groups of late workitems (by worklist and station) that the overview shows."""
 
 
 class Commands(Protocol):
@@ -64,8 +66,8 @@ class Listing:
 
     Attributes:
         query: the matching keys; may be empty, which here means every workitem.
-        words: each must occur in ``core.free_text.searchable`` of the workitem.
-        order: one of ``ORDERS``; equal ones by creation number. Priority is ordered HIGH, MEDIUM, LOW; state
+        words: all of them must occur in ``core.free_text.searchable`` of the workitem.
+        order: one of ``ORDERS``; equal workitems by creation number. Priority is ordered HIGH, MEDIUM, LOW; state
             SCHEDULED, IN PROGRESS, COMPLETED, CANCELED; urgency by priority, then start; station and performer by the
             first one, as it is shown. From station on, except urgency, workitems without a value are last in both
             directions.
@@ -157,12 +159,12 @@ class Inspection(Protocol):
         ...
 
     def changes(self, since: int) -> Changes:
-        """What changed after a number of an earlier answer; see ``ChangeFeed``."""
+        """Workitems that changed after the number of an earlier answer; see ``ChangeFeed``."""
         ...
 
 
-class DeliveryDesk(Protocol):
-    """Delivery, as an operator sees and controls it (``DeliveryManagement``). An unknown AE is not an error."""
+class DeliveryControl(Protocol):
+    """Delivery as operators monitor and control it (``DeliveryManagement``). An unknown AE is not an error."""
 
     def report(self, receiving_ae: str | None = None) -> Sequence[EndpointReport]:
         """The channels of all AEs that have or had events, or of one AE."""
@@ -218,7 +220,7 @@ class OrthancResources(Protocol):
 
 
 class Modalities(Protocol):
-    """The AEs that Orthanc knows."""
+    """The AEs that are configured in Orthanc."""
 
     def ae_titles(self) -> Sequence[str]:
         """Every AE title of ``DicomModalities``, sorted."""
@@ -246,7 +248,7 @@ class ServerFacts:
     Attributes:
         ae_title: of the worklist; ``archive_ae_title``: of Orthanc, from which inputs are retrieved.
         workitems_url: UPS-RS on Orthanc's own port, without host, such as ``/dicom-web/workitems``.
-        warnings: findings at the start, in words, such as that AllowThreads is off.
+        warnings: sentences about the configuration, such as that AllowThreads is off.
         maximum_pending: ``MaximumPendingPerSubscriber``.
         plugins: names of the loaded plugins of Orthanc, for links to their viewers.
         templates: see ``templates.read_templates``.

@@ -46,8 +46,8 @@ _LATE: Final = tuple(kind.value for kind in LateKind)
 _RANGE: Final = re.compile(r"(\d{0,9})-(\d{0,9})")
 _STEP: Final = 10.0
 """Seconds for which the set of late workitems stays the same, so that the pages of a list are consistent."""
-_LISTS: Final = frozenset({"CS", "UI"})
-_FIRST: Final = (
+_COMMA_SEPARATED_VRS: Final = frozenset({"CS", "UI"})
+_USUAL: Final = (
     "ProcedureStepState",
     "ScheduledProcedureStepPriority",
     "InputReadinessState",
@@ -61,7 +61,7 @@ _FIRST: Final = (
     "ScheduledHumanPerformersSequence.HumanPerformerCodeSequence.CodeValue",
     "ScheduledWorkitemCodeSequence.CodeValue",
 )
-_ALSO: Final = ("StudyInstanceUID", "ScheduledProcedureStepExpirationDateTime")
+_ADDITIONAL: Final = ("StudyInstanceUID", "ScheduledProcedureStepExpirationDateTime")
 _KINDS: Final = {"DT": "datetime", "DA": "date", "UI": "uid"}
 
 
@@ -75,7 +75,7 @@ def listing(
         UpsError: A900 for a malformed value.
     """
     keys = {name: value for name, value in parameters.items() if name not in _RESERVED and value.strip()}
-    identifier = to_identifier({name: _several(name, value) for name, value in keys.items()})
+    identifier = to_identifier({name: _split(name, value) for name, value in keys.items()})
     direction = parameters.get("order") or "-created"
     order = direction.removeprefix("-")
     if order not in ORDERS:
@@ -135,8 +135,8 @@ def _seconds(text: str) -> tuple[float, float] | None:
     return float(match[1] or 0), float(match[2] or math.inf)
 
 
-def _several(name: str, text: str) -> list[str]:
-    separator = "," if _vr(name) in _LISTS and "\\" not in text else "\\"
+def _split(name: str, text: str) -> list[str]:
+    separator = "," if _vr(name) in _COMMA_SEPARATED_VRS and "\\" not in text else "\\"
     return [part.strip() for part in text.split(separator) if part.strip()]
 
 
@@ -164,11 +164,11 @@ def to_identifier(keys: Mapping[str, Any]) -> DataSet:
 
 
 def filters() -> list[FilterKey]:
-    """Every key by which the list can be filtered, the usual ones first."""
+    """The keys by which the list can be filtered, the usual ones first."""
     chosen = [rule for rule in RULES.values() if rule.match in ("R", "U") and not rule.contents]
-    chosen += [RULES[path] for name in _ALSO if (path := path_of(name)) and RULES[path] not in chosen]
+    chosen += [RULES[path] for name in _ADDITIONAL if (path := path_of(name)) and RULES[path] not in chosen]
     described = {_dotted(rule): _described(rule) for rule in chosen if rule.vr != "SQ"}
-    usual: list[FilterKey] = [{**described.pop(name), "usual": True} for name in _FIRST if name in described]
+    usual: list[FilterKey] = [{**described.pop(name), "usual": True} for name in _USUAL if name in described]
     return [*usual, *sorted(described.values(), key=lambda field: str(field["label"]))]
 
 
@@ -187,7 +187,7 @@ def _described(rule: Rule) -> FilterKey:
     }
 
 
-_SHORT: Final = {
+_SHORT_NAMES: Final = {
     tags.STATION_NAME: "Station",
     "00404026": "Station class",
     "00404027": "Location",
@@ -208,22 +208,24 @@ _SHORT: Final = {
     tags.WORKLIST_LABEL: "Worklist",
     tags.SOP_INSTANCE_UID: "Workitem UID",
 }
-_SILENT: Final = frozenset({tags.HUMAN_PERFORMER_CODES, "0040A370"})
+_HIDDEN: Final = frozenset({tags.HUMAN_PERFORMER_CODES, "0040A370"})
 
 
 def label_of(path: str) -> str:
     """A short name of a key: ``Station › Coding Scheme Designator``."""
     parts = path.split(".")
     names = [
-        _SHORT.get(tag) or name_of(tag) for depth, tag in enumerate(parts) if _is_shown(tag, depth, parts)
+        _SHORT_NAMES.get(tag) or name_of(tag)
+        for depth, tag in enumerate(parts)
+        if _is_shown(tag, depth, parts)
     ]
     return " › ".join(names)
 
 
 def _is_shown(tag: str, depth: int, parts: list[str]) -> bool:
-    """False for Code Value as the last part, and for sequences that go without saying."""
+    """False for Code Value as the last part, and for sequences whose names say nothing more."""
     is_last = depth == len(parts) - 1
-    return not (is_last and depth and tag == tags.CODE_VALUE) and (is_last or tag not in _SILENT)
+    return not (is_last and depth and tag == tags.CODE_VALUE) and (is_last or tag not in _HIDDEN)
 
 
 def in_words(identifier: DataSet) -> str:

@@ -48,7 +48,7 @@ class _Lineage:
 
 
 class Resources:
-    """Handlers and helpers that read Orthanc."""
+    """Handlers of ``/prefill`` and ``/links``, and the references to inputs of new workitems."""
 
     def __init__(self, orthanc: OrthancResources, facts: ServerFacts) -> None:
         self._orthanc = orthanc
@@ -62,7 +62,7 @@ class Resources:
 
     async def prefill(self, call: Call, query: bodies.ResourceQuery) -> answers.Prefill:
         """Initial values for a workitem, from a patient, study, series or instance in Orthanc."""
-        lineage = await self._chain(call, query.level, query.id)
+        lineage = await self._lineage(call, query.level, query.id)
         study = lineage.tag("study", "StudyInstanceUID")
         attributes = {keyword: lineage.tag("patient", keyword) for keyword in _PATIENT}
         if study:
@@ -82,16 +82,16 @@ class Resources:
             "inputs": await self._inputs(lineage) if study else [],
         }
 
-    async def _chain(self, call: Call, level: str, identifier: str) -> _Lineage:
+    async def _lineage(self, call: Call, level: str, identifier: str) -> _Lineage:
         """A resource that the caller may read, and its parents."""
         if _IDENTIFIER.fullmatch(identifier):
             await call.check_readable(f"/{_PLURAL[level]}/{identifier}")
         chain: dict[str, Mapping[str, Any]] = {}
-        at: str | None = level
-        while at:
-            chain[at] = await self._get(at, identifier)
-            identifier = str(chain[at].get(_PARENTS.get(at, ""), ""))
-            at = _ABOVE.get(at)
+        current: str | None = level
+        while current:
+            chain[current] = await self._get(current, identifier)
+            identifier = str(chain[current].get(_PARENTS.get(current, ""), ""))
+            current = _ABOVE.get(current)
         return _Lineage(level, chain)
 
     async def _get(self, level: str, identifier: str) -> Mapping[str, Any]:
@@ -124,7 +124,7 @@ class Resources:
             )
         references: list[DataSet] = []
         for entry in inputs:
-            references += await self._references(await self._chain(call, entry.level, entry.id))
+            references += await self._references(await self._lineage(call, entry.level, entry.id))
         total = sum(len(item["00081199"]["Value"]) for item in references)
         if total > _MAXIMUM_INSTANCES:
             raise HttpProblem(

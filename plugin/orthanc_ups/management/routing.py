@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Finds the handler of a request, and turns what it returns or raises into an answer."""
+"""Finds the handler of a request, and converts what it returns or raises to an answer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ..dicomweb.response import HttpProblem, WebResponse, encodable
 from ..dicomweb.rights import Rights
 from ..store.port import StoreUnavailable
 from . import permissions
-from .keyword_form import spelled
+from .keyword_form import keyword_path
 from .permissions import RIGHTS
 
 _log = logging.getLogger("orthanc_ups.management")
@@ -47,7 +47,7 @@ class Call:
         query: the last value of each name, as received.
         requester: the operator and their reason, for history and events.
         content: the body, as received.
-        may_read: asks Orthanc whether the caller may read a resource of its own; None if everybody may.
+        may_read: asks Orthanc whether the caller may read a resource of Orthanc; None if everybody may.
     """
 
     parameters: Mapping[str, str]
@@ -67,9 +67,9 @@ class Call:
         return self.parameters["ae"]
 
     async def check_readable(self, path: str) -> None:
-        """Raise HttpProblem 403 if Orthanc refuses the caller a resource of its own, 503 if it does not answer."""
+        """Raise HttpProblem 403 if Orthanc refuses the caller one of its resources, 503 if it does not answer."""
         if self.may_read is not None and not await self.may_read(path):
-            raise HttpProblem(403, "Orthanc does not let you read this")
+            raise HttpProblem(403, "Orthanc does not allow you to read this")
 
 
 Handler: TypeAlias = Callable[..., Awaitable[Any]]
@@ -84,7 +84,7 @@ class Admission(Protocol):
         ...
 
     async def may_read(self, request: WebRequest, path: str) -> bool:
-        """True unless Orthanc refuses the caller a resource of its own."""
+        """True unless Orthanc refuses the caller one of its resources."""
         ...
 
 
@@ -134,7 +134,7 @@ class Route:
 
 
 class Router:
-    """Finds routes, calls handlers, and turns results and errors into answers."""
+    """Finds routes, calls handlers, and converts results and errors to answers."""
 
     def __init__(
         self,
@@ -161,7 +161,7 @@ class Router:
     async def answer(self, request: WebRequest) -> WebResponse:
         """Answer a request whose path is below ``/ups/api``."""
         try:
-            content = await self.handled(request)
+            content = await self.handle(request)
         except UpsError as error:
             return refusal(error)
         except HttpProblem as problem:
@@ -175,8 +175,8 @@ class Router:
             return error_response(500, "internal server error; see Orthanc's log", "PROCESSING_FAILURE")
         return content if isinstance(content, WebResponse) else json_response(content)
 
-    async def admitted(self, request: WebRequest) -> tuple[Route, dict[str, str]]:
-        """The route of a request and the parameters of its path, if the caller may use it.
+    async def admit(self, request: WebRequest) -> tuple[Route, dict[str, str]]:
+        """Return the route of a request and the parameters of its path, if the caller may use it.
 
         Raises:
             HttpProblem: Orthanc does not admit the caller, or there is no such route.
@@ -191,9 +191,9 @@ class Router:
         permissions.check(self._rights, self._required[route], request.user, parameters)
         return route, parameters
 
-    async def handled(self, request: WebRequest) -> Any:
-        """What the handler of a request returns. Raises what ``answer`` turns into answers."""
-        route, parameters = await self.admitted(request)
+    async def handle(self, request: WebRequest) -> Any:
+        """Call the handler of a request, and return its result. Raises the errors that ``answer`` converts."""
+        route, parameters = await self.admit(request)
         _check_media_type(request, route.media_type)
         content = _content(request) if route.media_type == JSON else {}
         query = dict(parse_qsl(request.headers.get(QUERY_HEADER, request.query), keep_blank_values=True))
@@ -205,21 +205,21 @@ class Router:
         return await route.handler(call, **structs)
 
     def _route(self, method: str, segments: list[str]) -> tuple[Route, dict[str, str]]:
-        others: list[str] = []
+        methods: list[str] = []
         for route in self.routes:
             parameters = route.parameters(segments)
             if parameters is None:
                 continue
             if route.method == method:
                 return route, parameters
-            others.append(route.method)
-        if others:
-            raise HttpProblem(405, f"{method} is not offered here", (("Allow", ", ".join(others)),))
+            methods.append(route.method)
+        if methods:
+            raise HttpProblem(405, f"{method} is not supported here", (("Allow", ", ".join(methods)),))
         raise HttpProblem(404, "the management API has no such resource; see openapi.json")
 
 
 def _check_media_type(request: WebRequest, expected: str) -> None:
-    """Pages of other origins cannot send these types without a preflight, so this is a second protection."""
+    """Raise HttpProblem 415 for another type. Pages of other origins cannot send these types without a preflight."""
     media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if request.method in _WITH_BODY and media_type != expected:
         body = "JSON" if expected == JSON else "lines of JSON"
@@ -279,9 +279,9 @@ def json_response(content: Any, status: int = 200) -> WebResponse:
 
 def refusal(error: UpsError) -> WebResponse:
     """The answer to a refused command: the rule in words, its name, and every attribute at fault."""
-    faults = [{"attribute": spelled(fault.path), "reason": fault.reason} for fault in error.faults]
+    faults = [{"attribute": keyword_path(fault.path), "reason": fault.reason} for fault in error.faults]
     return error_response(
-        error.status.http, error.detail, error.status.name, spelled(error.tag), faults=faults
+        error.status.http, error.detail, error.status.name, keyword_path(error.tag), faults=faults
     )
 
 

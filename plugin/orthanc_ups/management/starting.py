@@ -27,7 +27,7 @@ _STUDY: Final = "StudyInstanceUID"
 
 
 class Starting:
-    """Handlers and helpers for templates."""
+    """The handler of ``/templates``, and the initial values of new workitems."""
 
     def __init__(self, clock: ManagementClock, facts: ServerFacts) -> None:
         self._clock = clock
@@ -39,19 +39,21 @@ class Starting:
 
     async def templates(self, call: Call) -> answers.Templates:
         """Templates, with their default values at this moment."""
-        moment = self._moment(call)
-        return {"templates": [_shown(template, moment) for template in self._templates]}
+        context = self._context(call)
+        return {"templates": [_template_json(template, context) for template in self._templates]}
 
-    def _moment(self, call: Call) -> TemplateContext:
+    def _context(self, call: Call) -> TemplateContext:
         return TemplateContext(self._clock.now(), call.requester.user or "", self._clock.new_uid)
 
     def filled(self, call: Call, body: bodies.CreateWorkitem) -> Mapping[str, Any]:
-        """The attributes of a request in keyword form, completed by those of its template."""
+        """The attributes of a request in keyword form, with the initial values of its template."""
         entered = body.attributes or {}
         fields = self._fields(body.template) if body.template else ()
-        moment = self._moment(call)
+        context = self._context(call)
         defaults = {
-            field.keyword: resolved(field.keyword, field.default, moment) for field in fields if field.default
+            field.keyword: resolved(field.keyword, field.default, context)
+            for field in fields
+            if field.default
         }
         fixed = {field.keyword for field in fields if field.fixed}
         merged = {**defaults, **{key: field for key, field in entered.items() if key not in fixed}}
@@ -63,11 +65,11 @@ class Starting:
             if template.name == name:
                 return template.fields
         names = ", ".join(template.name for template in self._templates)
-        raise HttpProblem(400, f'there is no template "{name[:60]}"; there are: {names}')
+        raise HttpProblem(400, f'unknown template "{name[:60]}", expected one of {names}')
 
 
 def _with_usual(template: Template) -> Template:
-    """The template, completed by the fields of the blank one."""
+    """The template with the fields of the blank template added."""
     keywords = {field.keyword for field in template.fields}
     more = tuple(field for field in BLANK.fields if field.keyword not in keywords)
     return replace(template, fields=(*template.fields, *more))
@@ -79,14 +81,14 @@ def _check_required(merged: Mapping[str, Any], fields: tuple[TemplateField, ...]
             raise HttpProblem(400, f"{field.keyword} is required by the template")
 
 
-def _shown(template: Template, moment: TemplateContext) -> answers.TemplateJson:
+def _template_json(template: Template, context: TemplateContext) -> answers.TemplateJson:
     return {
         "name": template.name,
         "description": template.description,
         "fields": {
             field.keyword: {
-                "default": resolved(field.keyword, field.default, moment),
-                "choices": resolved(field.keyword, field.choices, moment),
+                "default": resolved(field.keyword, field.default, context),
+                "choices": resolved(field.keyword, field.choices, context),
                 "required": field.required,
                 "fixed": field.fixed,
             }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What is stored in Orthanc's database: number and size of entries by kind, and single entries."""
+"""The entries in Orthanc's database: their number and size by kind, and single entries."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..store.port import Entry
 from . import answers, bodies
 from .routing import Call, Route
 
-_FRESH: Final = 10.0  # seconds
+_MAXIMUM_AGE: Final = 10.0  # seconds
 _KINDS: Final = {
     "workitem": "workitems",
     "purged": "tombstones of deleted workitems",
@@ -62,7 +62,7 @@ def kind_of(entry: Entry) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Tally:
-    """Entries and bytes by kind, as counted at a moment."""
+    """Entries and bytes by kind, and when they were counted."""
 
     at: datetime
     entries: Counter[str] = field(default_factory=Counter)
@@ -115,7 +115,7 @@ class Storage:
     def _is_fresh(self, counting: asyncio.Task[_Tally]) -> bool:
         if counting.cancelled() or counting.exception() is not None:
             return False
-        return abs((self._now() - counting.result().at).total_seconds()) < _FRESH
+        return abs((self._now() - counting.result().at).total_seconds()) < _MAXIMUM_AGE
 
     async def _count(self) -> _Tally:
         tally = _Tally(self._now())

@@ -21,7 +21,7 @@ from ..delivery.port import Unreachable
 from ..dicomweb.response import HttpProblem
 from . import answers, bodies, sentences, views
 from .keyword_form import to_data_set, to_keywords
-from .ports import Commands, DeliveryDesk, Dimse, Inspection, Modalities, ServerFacts, SubscriberSummary
+from .ports import Commands, DeliveryControl, Dimse, Inspection, Modalities, ServerFacts, SubscriberSummary
 from .queries import in_words, to_identifier
 from .routing import Call, Route
 from .sentences import Sentence
@@ -40,14 +40,14 @@ class Subscribers:
         self,
         commands: Commands,
         inspection: Inspection,
-        desk: DeliveryDesk,
+        delivery: DeliveryControl,
         dimse: Dimse,
         modalities: Modalities,
         facts: ServerFacts,
     ) -> None:
         self._commands = commands
         self._inspection = inspection
-        self._desk = desk
+        self._delivery = delivery
         self._dimse = dimse
         self._modalities = modalities
         self._webhook_names = facts.webhook_names
@@ -77,13 +77,13 @@ class Subscribers:
     async def all(self, call: Call) -> answers.SubscribersJson:
         """Every subscriber: subscriptions in words and state of delivery."""
         reports: dict[str, list[EndpointReport]] = {}
-        for report in self._desk.report():
+        for report in self._delivery.report():
             reports.setdefault(report.endpoint.receiving_ae, []).append(report)
         aes = sorted({*self._inspection.subscriber_aes(), *reports})
         titles = frozenset(self._modalities.ae_titles())
-        return {"subscribers": [self._described(ae, reports.get(ae, []), ae in titles) for ae in aes]}
+        return {"subscribers": [self._subscriber(ae, reports.get(ae, []), ae in titles) for ae in aes]}
 
-    def _described(
+    def _subscriber(
         self, ae: str, reports: list[EndpointReport], is_configured: bool
     ) -> answers.SubscriberJson:
         subscriber = self._inspection.subscriber(ae)
@@ -99,10 +99,10 @@ class Subscribers:
             ],
         }
 
-    async def read(self, call: Call, query: bodies.SubscribedQuery) -> answers.OneSubscriber:
+    async def read(self, call: Call, query: bodies.SubscribedQuery) -> answers.SubscriberPage:
         """One subscriber, with a page of the workitems that it subscribed to individually, the latest first."""
         is_configured = call.ae in self._modalities.ae_titles()
-        described = self._described(call.ae, list(self._desk.report(call.ae)), is_configured)
+        described = self._subscriber(call.ae, list(self._delivery.report(call.ae)), is_configured)
         return {
             **described,
             "workitems": [
@@ -112,7 +112,7 @@ class Subscribers:
         }
 
     async def workitems(self, call: Call, query: bodies.SubscribedQuery) -> answers.SubscribedWorkitems:
-        """The workitems that it subscribed to individually, page by page, the latest first."""
+        """A page of the workitems that an AE subscribed to individually, the latest first."""
         page = self._inspection.specific(call.ae, query.offset, query.limit)
         rows = [await self._subscribed_workitem(uid, state) for uid, state in page]
         return {"total": self._inspection.subscriber(call.ae).specific, "workitems": rows}
@@ -154,40 +154,40 @@ class Subscribers:
 
     async def test_event(self, call: Call, body: bodies.Body) -> answers.Channels:
         """Send an SCP Status Change."""
-        channels = self._desk.send_test_event(call.ae)
+        channels = self._delivery.send_test_event(call.ae)
         if not channels:
             raise Unreachable(f"no address is configured for {call.ae}, and it has no WebSocket open")
         return {"channels": channels}
 
     async def retry(self, call: Call, body: bodies.Body) -> answers.Pending:
         """Retry waiting events at once."""
-        self._desk.retry_now(call.ae)
-        return {"pending": sum(report.pending for report in self._desk.report(call.ae))}
+        self._delivery.retry_now(call.ae)
+        return {"pending": sum(report.pending for report in self._delivery.report(call.ae))}
 
     async def drop(self, call: Call, body: bodies.SomeEvents) -> answers.Dropped:
         """Give up waiting events, for good."""
-        return {"dropped": await self._desk.drop(call.ae, body.sequences)}
+        return {"dropped": await self._delivery.drop(call.ae, body.sequences)}
 
     async def resend(self, call: Call, body: bodies.EventRange) -> answers.RangeJson:
         """Send the events of a range of sequence numbers again."""
         if body.first > body.last:
             raise HttpProblem(400, f'"first" is {body.first}, expected at most "last", which is {body.last}')
-        self._desk.resend(call.ae, body.first, body.last)
+        self._delivery.resend(call.ae, body.first, body.last)
         return {"first": body.first, "last": body.last}
 
     async def dead_letters(self, call: Call, query: bodies.DeadLettersQuery) -> answers.DeadLettersJson:
         """Events that were given up, oldest first."""
-        letters = self._desk.dead_letters(call.ae, query.offset, query.limit)
-        total = sum(entry.dead_letters for entry in self._desk.report(call.ae))
+        letters = self._delivery.dead_letters(call.ae, query.offset, query.limit)
+        total = sum(entry.dead_letters for entry in self._delivery.report(call.ae))
         return {"total": total, "letters": [_letter(entry) for entry in letters]}
 
     async def resend_dead(self, call: Call, body: bodies.SomeEvents) -> answers.Resent:
         """Send dead letters again."""
-        return {"resent": self._desk.resend_dead(call.ae, body.sequences)}
+        return {"resent": self._delivery.resend_dead(call.ae, body.sequences)}
 
     async def drop_dead(self, call: Call, body: bodies.SomeEvents) -> answers.Dropped:
         """Delete dead letters, for good."""
-        return {"dropped": await self._desk.drop_dead(call.ae, body.sequences)}
+        return {"dropped": await self._delivery.drop_dead(call.ae, body.sequences)}
 
 
 def _specific(uid: str, state: Subscription) -> answers.SpecificSubscription:
@@ -203,13 +203,13 @@ def _target(scope: str, uid: str) -> str:
 
 
 def _filter(keywords: Mapping[str, Any], mechanisms: Mechanisms) -> DataSet:
-    """Dotted keywords as in the list, or nested ones. A key that would be ignored is refused."""
+    """The filter of a request, with dotted keywords as in the list, or nested ones. Refuses keys without effect."""
     nested = any(isinstance(value, (Mapping, list)) for value in keywords.values())
     keys = to_data_set(keywords, "filter") if nested else to_identifier(keywords)
     try:
         unsupported = Query.of(keys, mechanisms=mechanisms).unsupported
     except UpsError:
-        return keys  # the worklist says what is wrong with it
+        return keys  # the worklist reports what is wrong with it
     if unsupported:
         raise HttpProblem(400, f"{path_name(unsupported[0])} is not a matching key of a workitem")
     return keys

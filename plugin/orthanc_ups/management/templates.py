@@ -18,8 +18,8 @@
     }
 
 A plain value is the initial value of the form. An object with ``Choices``, ``Default``, ``Required`` or ``Fixed``
-(shown, but cannot be changed) says more. Keywords are those of PS3.6; sequences are items of keywords.
-Some texts stand for a value: ``now``, ``today`` (with an offset: ``now+2h``, ``today-1d``) in dates and
+(shown, but cannot be changed) has further properties. Keywords are those of PS3.6; sequences are lists of items.
+Some texts are placeholders: ``now``, ``today`` (with an offset: ``now+2h``, ``today-1d``) in dates and
 times, ``new-uid`` in UIDs, ``user`` in names and texts.
 """
 
@@ -51,7 +51,7 @@ class TemplateField:
 
     Attributes:
         keyword: of PS3.6.
-        default: in keyword form, with texts that stand for values; None if there is none.
+        default: in keyword form, with placeholders; None if there is none.
         choices: the values to choose from; () for any.
         required: True if a value is required.
         fixed: True if the value cannot be changed.
@@ -98,9 +98,9 @@ def read_templates(entries: object) -> tuple[Template, ...]:
         raise ConfigurationError(f'"Ups.Templates" is {shown(entries)}, expected a list')
     templates = tuple(_template(entry, f"Ups.Templates[{index}]") for index, entry in enumerate(entries))
     names = [template.name for template in templates]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise ConfigurationError(f'"Ups.Templates" has two templates with the name "{twice}"')
+    duplicate = next((name for name in names if names.count(name) > 1), None)
+    if duplicate is not None:
+        raise ConfigurationError(f'"Ups.Templates" has two templates with the name "{duplicate}"')
     return templates
 
 
@@ -115,7 +115,7 @@ def _template(content: object, path: str) -> Template:
 
 
 def late_policy(settings: Settings, templates: Sequence[Template]) -> LatePolicy:
-    """When workitems are late, by the settings, and by templates for workitems with their label and worklist."""
+    """When workitems are late: by the settings, or by the template that has their label and worklist."""
     graces = tuple(
         Grace(label, _default_of(template, tags.WORKLIST_LABEL), template.late_after)
         for template in templates
@@ -159,25 +159,25 @@ def _check_below(content: object, where: str) -> None:
             _check_below(member, f"{where}.{keyword}")
 
 
-# --- texts that stand for values ---
+# --- placeholders ---
 
 
 @dataclass(frozen=True, slots=True)
 class TemplateContext:
-    """What the texts stand for; ``now`` is aware."""
+    """The values of the placeholders; ``now`` is aware."""
 
     now: datetime
     user: str
     new_uid: Callable[[], str]
 
 
-def resolved(keyword: str, value: Any, moment: TemplateContext) -> Any:
-    """A value in which texts that stand for values are replaced, in items of sequences too."""
+def resolved(keyword: str, value: Any, context: TemplateContext) -> Any:
+    """A value with its placeholders replaced, in items of sequences too."""
     if isinstance(value, (list, tuple)):
-        return [resolved(keyword, member, moment) for member in value]
+        return [resolved(keyword, member, context) for member in value]
     if isinstance(value, Mapping):
-        return {key: resolved(str(key), member, moment) for key, member in value.items()}
-    return _resolved(_vr(keyword), value, moment) if isinstance(value, str) else value
+        return {key: resolved(str(key), member, context) for key, member in value.items()}
+    return _resolved(_vr(keyword), value, context) if isinstance(value, str) else value
 
 
 def _vr(keyword: str) -> str:
@@ -185,12 +185,12 @@ def _vr(keyword: str) -> str:
     return "" if tag is None else vr_of(tag)
 
 
-def _resolved(vr: str, text: str, moment: TemplateContext) -> str:
+def _resolved(vr: str, text: str, context: TemplateContext) -> str:
     if vr in ("DT", "DA", "TM"):
-        return _moment(vr, text, moment.now)
+        return _moment(vr, text, context.now)
     if vr == "UI":
-        return moment.new_uid() if text == "new-uid" else text
-    return moment.user if text == "user" else text
+        return context.new_uid() if text == "new-uid" else text
+    return context.user if text == "user" else text
 
 
 def _moment(vr: str, text: str, now: datetime) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Workitems and events as the page shows them: readable texts, ISO 8601 times, no DICOM encoding."""
+"""Workitems and events in readable form: plain texts, ISO 8601 times, no DICOM encoding."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _CODE_CONTENT: Final = frozenset(
         "00080117",
     }
 )
-_GROUPS: Final[Mapping[str, str]] = {
+_GROUP_OF_MODULE: Final[Mapping[str, str]] = {
     "UPS Scheduled Procedure Information": "Scheduling",
     "UPS Relationship": "Patient and request",
     "Patient Demographic": "Patient and request",
@@ -61,7 +61,7 @@ EVENT_NAMES: Final[Mapping[EventType, str]] = {
 
 
 def iso(seconds: float | None) -> str | None:
-    """A moment in seconds since the epoch as ISO 8601 in UTC."""
+    """A time in seconds since the epoch as ISO 8601 in UTC."""
     if seconds is None:
         return None
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -242,14 +242,16 @@ def groups(workitem: Workitem, local: tzinfo | None) -> list[answers.Group]:
     where = zone_of(workitem.attributes, local)
     grouped: dict[str, list[answers.NodeJson]] = {name: [] for name in GROUP_ORDER}
     for tag, attribute in workitem.attributes.items():
-        if tag in _ALONE:
+        if tag in _NOT_SHOWN:
             continue
         rule = rule_for(tag)
-        grouped[_GROUPS.get(rule.module, "Other") if rule else "Other"].append(node(tag, attribute, where))
+        grouped[_GROUP_OF_MODULE.get(rule.module, "Other") if rule else "Other"].append(
+            node(tag, attribute, where)
+        )
     return [{"name": name, "attributes": nodes} for name, nodes in grouped.items() if nodes]
 
 
-_ALONE: Final = frozenset({tags.TRANSACTION_UID})
+_NOT_SHOWN: Final = frozenset({tags.TRANSACTION_UID})
 
 
 def nodes(content: DataSet, where: Zone) -> list[answers.NodeJson]:

@@ -34,7 +34,7 @@ from .completion import cancellation, for_creation, for_update, performed
 from .copies import copy_of
 from .fields import EDITABLE
 from .keyword_form import to_data_set, to_keywords
-from .ports import Commands, DeliveryDesk, Inspection, ManagementClock, ServerFacts
+from .ports import Commands, DeliveryControl, Inspection, ManagementClock, ServerFacts
 from .queries import in_words as filter_in_words
 from .resources import Resources
 from .routing import Call, Route
@@ -58,7 +58,7 @@ class Workitems:
         self,
         commands: Commands,
         inspection: Inspection,
-        desk: DeliveryDesk,
+        delivery: DeliveryControl,
         resources: Resources,
         starting: Starting,
         clock: ManagementClock,
@@ -67,7 +67,7 @@ class Workitems:
     ) -> None:
         self._commands = commands
         self._inspection = inspection
-        self._desk = desk
+        self._delivery = delivery
         self._resources = resources
         self._starting = starting
         self._clock = clock
@@ -100,13 +100,13 @@ class Workitems:
         workitem = await self._inspection.workitem(call.uid)
         local = self._clock.now().tzinfo
         content = workitem.attributes
-        done = (content.get(tags.PERFORMED_PROCEDURE) or {}).get("Value") or [{}]
+        performed_items = (content.get(tags.PERFORMED_PROCEDURE) or {}).get("Value") or [{}]
         return {
             **views.row(workitem, local, views.late(workitem, self._facts.late, self._clock.now())),
             "actions": self._actions(workitem, call.requester.user),
             "groups": views.groups(workitem, local),
             "inputs": views.references(content, _INPUT),
-            "outputs": views.references(done[0], _OUTPUT),
+            "outputs": views.references(performed_items[0], _OUTPUT),
             "history": views.history(workitem.history),
             "subscribers": self._subscribers(workitem),
             "form": {key: value for key, value in to_keywords(content).items() if key in EDITABLE},
@@ -166,21 +166,21 @@ class Workitems:
             return {"ae": ae, "state": state}
         if state == "dead":
             return {"ae": ae, "state": state, "why": self._why_dead(event, ae), "retry": None}
-        channels = self._desk.report(ae)
+        channels = self._delivery.report(ae)
         errors = [channel.last_error for channel in channels if channel.last_error]
-        unserved = not any(channel.serving for channel in channels)
+        is_unserved = not any(channel.serving for channel in channels)
         why = (
             errors[-1]
             if errors
             else "no address is configured for this AE title"
-            if unserved
+            if is_unserved
             else "on its way"
         )
         retries = [channel.retry_at for channel in channels if channel.retry_at is not None]
         return {"ae": ae, "state": state, "why": why, "retry": views.iso(min(retries, default=None))}
 
     def _why_dead(self, event: Any, ae: str) -> str:
-        letters = self._desk.dead_letters(ae, 0, _MAXIMUM_LETTERS)
+        letters = self._delivery.dead_letters(ae, 0, _MAXIMUM_LETTERS)
         return next(
             (letter.reason for letter in letters if letter.sequence == event.sequence), "it was given up"
         )
@@ -228,9 +228,9 @@ class Workitems:
         """Close as COMPLETED on behalf of a performer."""
         workitem = await self._inspection.workitem(call.uid)
         self._check_closing(workitem, call)
-        offered = performed(workitem, self._clock.now(), self._facts.ae_title)
+        proposed = performed(workitem, self._clock.now(), self._facts.ae_title)
         corrections = self._corrections()
-        item = {**offered, **to_data_set(body.performed or {}, "performed", corrections)}
+        item = {**proposed, **to_data_set(body.performed or {}, "performed", corrections)}
         attributes = for_update({tags.PERFORMED_PROCEDURE: element("SQ", dict(sorted(item.items())))})
         return await self._close(call, State.COMPLETED, attributes, corrections.sentences)
 
@@ -243,7 +243,7 @@ class Workitems:
         return await self._close(call, State.CANCELED, cancellation(workitem, reasons))
 
     def _check_closing(self, workitem: Workitem, call: Call) -> None:
-        """Raises UpsError 0124 (403) unless the user may act for the performer."""
+        """Raise UpsError 0124 (403) unless the user may act for the performer."""
         performer = claimer_of(workitem)
         if performer:
             self._rights.check(call.requester.user, performer)
@@ -298,29 +298,29 @@ class Workitems:
 def filters_of(log: Log, workitem: Workitem) -> str:
     """The filters by which an AE is subscribed to a workitem, in words; "" if there are none."""
     acts = {act.sequence: act for act in log.acts}
-    fitting = [
+    filters = [
         acts[sequence].filter or {}
         for sequence in standing(log).filters
         if sequence in acts and (sequence in workitem.filtered or workitem.created in acts[sequence].matched)
     ]
-    return "; ".join(map(filter_in_words, fitting))
+    return "; ".join(map(filter_in_words, filters))
 
 
 def outcome_json(outcome: Outcome, service: Service) -> answers.OutcomeJson:
     """An outcome as JSON. Raises UpsError if its HTTP status is that of an error."""
     if outcome.status.http_for(service) >= 400:
         raise UpsError(outcome.status)
-    warned = outcome.status is not statuses.SUCCESS
+    has_warning = outcome.status is not statuses.SUCCESS
     return {
         "uid": outcome.uid,
         "status": outcome.status.name,
-        "warning": outcome.status.meaning if warned else None,
+        "warning": outcome.status.meaning if has_warning else None,
         "details": list(outcome.details),
     }
 
 
 def _reasons(call: Call, body: bodies.CancelWorkitem) -> DataSet:
-    """Reason in words and as a code item. Raises UpsError, HttpProblem."""
+    """The reason in words and as a code item. Raises UpsError if the code item is invalid."""
     reasons: DataSet = {}
     if call.requester.reason:
         reasons[tags.REASON_FOR_CANCELLATION] = element("LT", call.requester.reason)

@@ -336,7 +336,7 @@ class OpenWorklist:
     async def _api(
         self, service: UpsService, dimse: DimseChannel, late: LateWatch, alerts: Callable[[], Sequence[Alert]]
     ) -> ManagementApi:
-        orthanc_facts = await operating.operating_facts(self._node.loopback)
+        orthanc_facts = await operating.read_orthanc_facts(self._node.loopback)
         server_facts = operating.facts(self._node.settings, self._node.orthanc_settings, orthanc_facts)
         api, activity = operating.management(
             service,

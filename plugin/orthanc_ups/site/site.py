@@ -322,7 +322,7 @@ class Site:
         share = node.descriptors.share()
 
         async def join() -> SharedParts:
-            facts = await operating.operating_facts(node.loopback)
+            facts = await operating.read_orthanc_facts(node.loopback)
             about = {"name": facts.name, "version": __version__, "orthanc": facts.version}
             cluster = await Cluster.join(node.settings, node.orthanc_settings, about, share, node.refusals)
             server = node.dimse_server(cluster.services(node.policy, node.refusals), codec, cluster.seen)

@@ -13,7 +13,7 @@ from orthanc_ups.core.dataset import element
 from orthanc_ups.core.free_text import fits, searchable, words
 from orthanc_ups.core.statuses import UpsError
 from orthanc_ups.dicomweb.request import WebRequest
-from orthanc_ups.management.csv_export import harmless, line_of
+from orthanc_ups.management.csv_export import escape_formulas, line_of
 from orthanc_ups.management.explorer_files import orthanc_explorer_buttons, serve
 from orthanc_ups.management.keyword_form import to_data_set, to_keywords
 from orthanc_ups.management.queries import in_words
@@ -176,7 +176,7 @@ def test_keywords_in_a_history_become_words() -> None:
 @pytest.mark.parametrize("sign", list("=+-@\uff1d\uff0b\uff0d\uff20\ufe66\u2212"))
 @pytest.mark.parametrize("before", ["", " ", "\u3000", "\xa0", '"', "'", ' "', "\ufeff", "\u200b", "\x00"])
 def test_no_cell_is_a_formula(before: str, sign: str) -> None:
-    assert harmless(f"{before}{sign}1+1") == f"'{before}{sign}1+1"
+    assert escape_formulas(f"{before}{sign}1+1") == f"'{before}{sign}1+1"
 
 
 def test_a_carriage_return_stands_at_the_end_of_a_csv_line_only() -> None:
@@ -187,17 +187,17 @@ def test_a_carriage_return_stands_at_the_end_of_a_csv_line_only() -> None:
 
 @pytest.mark.parametrize("cell", ["\tx", "\rx", "\nx"])
 def test_no_cell_begins_with_a_control_character(cell: str) -> None:
-    assert harmless(cell) == f"'{cell}"
+    assert escape_formulas(cell) == f"'{cell}"
 
 
 @pytest.mark.parametrize("separator", [";", "\t", "\n", "\r"])
 def test_no_part_of_a_cell_is_a_formula_behind_what_ends_a_cell_elsewhere(separator: str) -> None:
-    assert harmless(f"x{separator}=1;y") == f"x{separator}'=1;y"
-    assert harmless(f"x{separator} \uff1d1") == f"x{separator}' \uff1d1"
+    assert escape_formulas(f"x{separator}=1;y") == f"x{separator}'=1;y"
+    assert escape_formulas(f"x{separator} \uff1d1") == f"x{separator}' \uff1d1"
 
 
 def test_plain_cells_stay_as_they_are() -> None:
-    assert [harmless(cell) for cell in ("a=b", "A;B-1", 12.5, None, 3)] == [
+    assert [escape_formulas(cell) for cell in ("a=b", "A;B-1", 12.5, None, 3)] == [
         "a=b",
         "A;B-1",
         "12.5",
