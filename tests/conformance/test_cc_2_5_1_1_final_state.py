@@ -9,7 +9,7 @@ from typing import Final
 
 import pytest
 
-from orthanc_ups.core import attributes, tags
+from orthanc_ups.core import attributes, closing, rules, tags
 from orthanc_ups.core.dataset import DataSet, element
 from orthanc_ups.core.states import State
 from tests.support import workitems
@@ -24,7 +24,7 @@ NEEDED: Final = {State.COMPLETED: "RP", State.CANCELED: "RX"}
 def closable() -> DataSet:
     """In progress, with all that both final states ask for."""
     base = workitems.stored(base=workitems.full(), state="IN PROGRESS")
-    canceled = attributes.complete_cancellation(base, NOW)
+    canceled = closing.complete_cancellation(base, NOW)
     return attributes.prepare_update(canceled, workitems.performed(), NOW).attributes
 
 
@@ -61,12 +61,12 @@ def expected(row: Row, state: State) -> tuple[str, ...]:
 
 @pytest.mark.parametrize("state", FINAL)
 def test_cc_2_5_1_1_a_complete_workitem_may_be_closed(state: State) -> None:
-    assert attributes.unmet(closable(), state) == ()
+    assert closing.unmet(closable(), state) == ()
 
 
 @pytest.mark.parametrize("state", [State.SCHEDULED, State.IN_PROGRESS])
 def test_cc_2_5_1_1_other_states_demand_nothing(state: State) -> None:
-    assert attributes.unmet({}, state) == ()
+    assert closing.unmet({}, state) == ()
 
 
 @pytest.mark.parametrize("module", modules())
@@ -79,22 +79,22 @@ def _check_final_state(row: Row) -> None:
     empty = emptied(closable(), row.path, row.vr)
     for state in FINAL:
         missing = expected(row, state)
-        assert attributes.unmet(absent, state) == missing
-        assert attributes.unmet(empty, state) == (() if row.path == "00741216.00404033" else missing)
+        assert closing.unmet(absent, state) == missing
+        assert closing.unmet(empty, state) == (() if row.path == "00741216.00404033" else missing)
 
 
 @pytest.mark.parametrize("row", [row for row in every_line() if row.path == "*"], ids=str)
 def test_cc_2_5_1_1_catch_all_rows_demand_nothing(row: Row) -> None:
-    assert attributes.CATCH_ALL[row.cells["module"]].final == "O"
+    assert rules.CATCH_ALL[row.cells["module"]].final == "O"
 
 
 def test_cc_2_5_1_1_an_empty_output_information_sequence_is_a_value() -> None:
     done = attributes.prepare_update(closable(), workitems.performed(t00404033=element("SQ")), NOW)
-    assert attributes.unmet(done.attributes, State.COMPLETED) == ()
+    assert closing.unmet(done.attributes, State.COMPLETED) == ()
 
 
 def test_cc_2_5_1_1_a_fresh_workitem_is_told_all_that_completion_asks_for() -> None:
-    assert attributes.unmet(workitems.stored(), State.COMPLETED) == (
+    assert closing.unmet(workitems.stored(), State.COMPLETED) == (
         "00741216",
         "00741216.00404019",
         "00741216.00404028",
@@ -108,13 +108,13 @@ def test_cc_2_5_1_1_unknown_performers_never_refuse_completion() -> None:
     """RC is "if known", which only the performer can tell."""
     done = attributes.prepare_update(workitems.stored(), workitems.performed(t00404035=None), NOW)
     assert found_at(done.attributes, "00741216.00404035") is None
-    assert attributes.unmet(done.attributes, State.COMPLETED) == ()
+    assert closing.unmet(done.attributes, State.COMPLETED) == ()
 
 
 def test_cc_2_5_1_1_the_least_performed_item_is_not_enough() -> None:
     least = {tags.PERFORMED_PROCEDURE: element("SQ", sample_item("00741216", UPDATE))}
     started = attributes.prepare_update(workitems.stored(), least, NOW).attributes
-    assert attributes.unmet(started, State.COMPLETED) == (
+    assert closing.unmet(started, State.COMPLETED) == (
         "00741216.00404019",
         "00741216.00404028",
         "00741216.00404050",

@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from orthanc_ups.core import attributes, statuses, tags
+from orthanc_ups.core import attributes, rules, statuses, tags
 from orthanc_ups.core.dataset import DataSet, Element, element, is_empty, items
 from orthanc_ups.core.statuses import Status, UpsError
 from tests.support import workitems
@@ -229,7 +229,7 @@ MEMBERS_WITHOUT_A_ROW: Final[dict[str, tuple[str, Element]]] = {
 @pytest.mark.parametrize("service", ["CC.2.5 N-CREATE", "CC.2.6 N-SET"])
 def test_catch_all_row_takes_any_other_attribute_of_its_module(row: Row, service: str) -> None:
     tag, value = MEMBERS_WITHOUT_A_ROW[row.cells["module"]]
-    assert attributes.rule_for(tag) is None
+    assert rules.rule_for(tag) is None
     if service == "CC.2.5 N-CREATE":
         sent = {**workitems.minimal(), tag: value}
         prepared = attributes.prepare_create(sent, NOW, "OURS")

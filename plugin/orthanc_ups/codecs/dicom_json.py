@@ -23,15 +23,15 @@ import msgspec
 import orjson
 
 from ..core import tags
-from ..core.dataset import DataSet, Element, element
+from ..core.dataset import NAME_GROUPS, DataSet, Element, element
 from ..core.interned import LONGEST, Interned
-from ..core.refusals import Gathered
+from ..core.refusals import FaultList
 from ..core.statuses import INVALID_VALUE, NO_SUCH_ATTRIBUTE, UpsError
 from ..core.value_rules import DEEPEST, USUAL
 from .attribute_names import right_vr, tag_of_name, vr_of
 from .corrections import Corrections
 from .element_values import Number, inner_values
-from .encoded_values import NAME_GROUPS, unpacked
+from .encoded_values import unpacked
 
 _TAG: Final = re.compile(r"[0-9A-F]{8}")
 _UTF_8: Final = element("CS", "ISO_IR 192")
@@ -239,7 +239,7 @@ class _Reader:
     def __init__(self, corrections: Corrections | None) -> None:
         self._corrections = corrections
         self._lenient = corrections if corrections and corrections.lenient else None
-        self.faults = Gathered()
+        self.faults = FaultList()
 
     def of_texts(self, texts: Mapping[str, bytes], nesting: int, interned: Interned) -> DataSet:
         """A data set from JSON text by tag. Short sequences that were read before come from ``interned``."""

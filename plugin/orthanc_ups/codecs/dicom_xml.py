@@ -22,14 +22,14 @@ from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import XMLParser
 
 from ..core import tags
-from ..core.dataset import BINARY_VRS, DataSet, Element, element, text
-from ..core.refusals import Gathered
+from ..core.dataset import BINARY_VRS, FLOAT_VRS, NAME_GROUPS, DataSet, Element, element, text
+from ..core.refusals import FaultList
 from ..core.statuses import INVALID_VALUE, UpsError
 from ..core.value_rules import DEEPEST
 from .attribute_names import is_private, keyword_of, right_vr, tag_of_name, vr_of
 from .corrections import Corrections
-from .element_values import FLOAT_VRS, inner_values
-from .encoded_values import NAME_GROUPS, unpacked
+from .element_values import inner_values
+from .encoded_values import unpacked
 
 NAMESPACE: Final = "http://dicom.nema.org/PS3.19/models/NativeDICOM"
 COMPONENTS: Final = ("FamilyName", "GivenName", "MiddleName", "NamePrefix", "NameSuffix")
@@ -181,7 +181,7 @@ class _Builder:
         self._corrections = corrections
         self._open = [_Node("", {}, "")]
         self._result: DataSet = {}
-        self._faults = Gathered()
+        self._faults = FaultList()
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
         """Check that the element is allowed here, and open it."""

@@ -12,10 +12,9 @@ from decimal import Decimal
 from typing import Any, Final
 
 from ..core import number_texts
+from ..core.dataset import FLOAT_VRS, INTEGER_VRS
 from .corrections import Corrections
 
-INTEGER_VRS: Final = frozenset({"SL", "SS", "SV", "UL", "US", "UV"})
-FLOAT_VRS: Final = frozenset({"FD", "FL"})
 _NUMERIC_VRS: Final = INTEGER_VRS | FLOAT_VRS | {"DS", "IS"}
 _DECIMAL_STRING_LENGTH: Final = 16
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from pydicom.charset import CODES_TO_ENCODINGS, STAND_ALONE_ENCODINGS, python_encoding
 
-from ..core.dataset import BINARY_VRS, Element
+from ..core.dataset import BINARY_VRS, NAME_GROUPS, SINGLE_TEXT_VRS, Element
 from ..core.representations import REPRESENTATIONS
 
 # --- character repertoires ---
@@ -180,10 +180,6 @@ NUMBER_CODES: Final[Mapping[str, str]] = MappingProxyType(
 )
 """Format characters of the module struct for VRs of numbers."""
 
-SINGLE_TEXT_VRS: Final = frozenset({"LT", "ST", "UR", "UT"})
-"""VRs with a single value, in which a backslash is an ordinary character."""
-
-NAME_GROUPS: Final = ("Alphabetic", "Ideographic", "Phonetic")
 
 _Values = list[Any]
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """AE titles: which texts are valid (PS3.5 §6.2, VR AE), and which of them name the same application entity.
 
-One rule for every interface. Orthanc ignores the case of AE titles unless ``StrictAetComparison`` is set; padding never
-counts. An application entity has one spelling here, whichever a request uses: that in ``DicomModalities``, else that in
-the settings, else the first that was used.
+Every interface uses the same rule. Orthanc ignores the case of AE titles unless ``StrictAetComparison`` is set; padding
+never counts. Whatever the spelling in a request, the worklist uses one for each application entity: that in
+``DicomModalities``, else that in the settings, else the first that was used.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class InvalidAeTitle(ValueError):
 def valid_ae_title(text: str) -> str:
     """The AE title in a text, without padding.
 
-    Leading and trailing spaces are insignificant (PS3.5 Table 6.2-1). Beyond the standard's rule, an AE title
-    holds no slash and is not dots only (``.``, ``..``), not even percent-encoded: it is a segment of UPS-RS
-    paths and of paths in Orthanc, which proxies and servers may decode more than once.
+    Leading and trailing spaces are insignificant (PS3.5 Table 6.2-1). Beyond the rule of the standard, an AE title
+    must not contain a slash or consist of dots only (``.``, ``..``), not even percent-encoded: it is a segment of
+    UPS-RS paths and of paths in Orthanc, which proxies and servers may decode more than once.
 
     Raises:
         InvalidAeTitle: it is empty, longer than 16 characters, not printable ASCII, or holds a slash or a backslash.
@@ -55,7 +55,7 @@ def _is_plain(title: str) -> bool:
 
 
 class AeTitles:
-    """The one spelling of each AE title. Lives on the loop."""
+    """The spelling of each AE title. Lives on the loop."""
 
     def __init__(self, *, strict: bool = False) -> None:
         """Args:
@@ -66,7 +66,7 @@ class AeTitles:
         self._in_use: dict[str, str] = {}
 
     def key(self, title: str) -> str:
-        """A key that all spellings of an AE title have in common, and no other title has."""
+        """A key that is equal for all spellings of an AE title, and for no other title."""
         bare = title.strip(_PADDING)
         return bare if self._strict else bare.lower()
 
@@ -75,7 +75,7 @@ class AeTitles:
         return self.key(first) == self.key(second)
 
     def spelled(self, title: str) -> str:
-        """The AE title in its one spelling; a new one as it is, without padding."""
+        """The AE title in the spelling that the worklist uses; a new title as it is, without padding."""
         key = self.key(title)
         return self._in_use.get(key) or self._listed.get(key) or title.strip(_PADDING)
 
@@ -84,9 +84,9 @@ class AeTitles:
         return self.key(title) in self._in_use
 
     def use(self, title: str) -> str:
-        """As ``spelled``; the spelling then stays the same while the plugin runs, even if ``DicomModalities`` change.
+        """As ``spelled``; the spelling then stays until the plugin stops, even if ``DicomModalities`` change.
 
-        For every AE title that subscribes, opens a WebSocket, or is in the settings.
+        To be called for every AE title that subscribes, opens a WebSocket, or is in the settings.
         """
         return self._in_use.setdefault(self.key(title), self.spelled(title))
 
@@ -94,7 +94,8 @@ class AeTitles:
         """Take over the AE titles of ``DicomModalities``; the first of several spellings counts.
 
         Returns:
-            The spellings in use that differ there, each with the one there. The next start adopts it.
+            The spellings in use that differ from ``DicomModalities``, each with the spelling there, which the next
+            start adopts.
         """
         self._listed = {}
         for title in titles:

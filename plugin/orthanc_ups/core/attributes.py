@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """The attribute rules of a workitem: what N-CREATE and N-SET accept, and what is stored (PS3.4 CC.2.5, CC.2.6).
 
-Set by the SCP: SOP Class UID, Scheduled Procedure Step Modification DateTime, Worklist Label if it comes empty,
-and type 2 attributes that an SCU may leave out, empty. Expected Completion DateTime stays absent if the
-scheduler sent none: "3/1" demands to keep what was sent, and a time that nobody expects would be invented data.
+Set by the SCP: SOP Class UID, Scheduled Procedure Step Modification DateTime, an empty Worklist Label, and, empty,
+the type 2 attributes that an SCU may leave out. Expected Completion DateTime stays absent if the scheduler did not
+send it: "3/1" requires the SCP to store what was sent, and a time that nobody expects would be made up.
 
 Corrected (B300, B305) and listed in ``modifications``: a Modification DateTime that the SCU sent, an enumerated
-value in lower case, the VR that an earlier edition gave a URI, empty elements that may not be stored empty; and,
-unless strict, absent type 2 attributes, neighbouring VRs, command and file meta elements, items without any value,
-a Transaction UID at creation, and attributes that an update may not have but that are what is stored.
+value in lower case, the VR that an earlier edition gave a URI, empty elements that must not be stored empty; and,
+unless strict, absent type 2 attributes, similar VRs, elements of the command set and file meta information, items
+without any value, a Transaction UID at creation, and attributes that an update must not have but that equal the
+stored ones.
 
 Everything else is refused, with all faults in one refusal.
 
-Never stored: Transaction UID, which is a lock and not content, and Specific Character Set, as text is Unicode
-inside.
+Never stored: Transaction UID, which is a lock and not content, and Specific Character Set, because text is Unicode.
 """
 
 from __future__ import annotations
@@ -23,41 +23,13 @@ from datetime import datetime
 from typing import Any, Final
 
 from . import tags
-from .closing import check_cancellation, complete_cancellation, refuse_unmet, unmet
 from .dataset import DataSet, Element, element, is_empty, ordered, patched, text, values
-from .dictionary import KEYWORD_OF, TAG_OF, VR_OF, keyword, path_name, path_of
 from .refusals import Findings
 from .requirements import Arrangement
-from .rules import CATCH_ALL, MATCHING_KEYS, RETURN_KEYS, ROOT, RULES, Rule, rule_for
+from .rules import ROOT
 from .stamps import date_time
 from .statuses import INVALID_VALUE, MISSING_ATTRIBUTE, MISSING_VALUE, NOT_SCHEDULED
-from .value_rules import FAULTY, USUAL, DataSetLimits, check_values, checked, quoted
-
-__all__ = [
-    "CATCH_ALL",
-    "KEYWORD_OF",
-    "MATCHING_KEYS",
-    "RETURN_KEYS",
-    "RULES",
-    "TAG_OF",
-    "UPS_CLASSES",
-    "VR_OF",
-    "DataSetLimits",
-    "Prepared",
-    "Rule",
-    "check_cancellation",
-    "check_values",
-    "complete_cancellation",
-    "date_time",
-    "keyword",
-    "path_name",
-    "path_of",
-    "prepare_create",
-    "prepare_update",
-    "refuse_unmet",
-    "rule_for",
-    "unmet",
-]
+from .value_rules import FAULTY, USUAL, DataSetLimits, checked, quoted
 
 _NEVER_STORED: Final = frozenset({tags.TRANSACTION_UID, tags.SPECIFIC_CHARACTER_SET})
 UPS_CLASSES: Final = frozenset({tags.PUSH, tags.WATCH, tags.PULL, tags.EVENT, tags.QUERY})
@@ -75,19 +47,19 @@ _CREATABLE: Final = replace(
         ),
     ),
 )
-# N-SET leaves what it does not name as it is: nothing is filled or dropped on the level of the workitem.
+# N-SET changes only the attributes that it names: on the level of the workitem nothing is filled or dropped.
 _SETTABLE: Final = replace(ROOT, update=replace(ROOT.update, filled=(), dropped=frozenset()))
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What is to be stored.
+    """A checked request, as it is to be stored.
 
     Attributes:
         attributes: the whole workitem, ascending by tag.
-        modifications: sentences that name each attribute of the request that was corrected; if there are any, the
-            answer is B300 or B305.
-        modified: tags of these attributes, or of the sequences that hold them.
+        modifications: sentences that name each corrected attribute of the request; if there are any, the answer is
+            B300 or B305.
+        modified: top-level tags of the corrected attributes.
     """
 
     attributes: DataSet
@@ -105,21 +77,21 @@ def prepare_create(
 ) -> Prepared:
     """Check the data set of an N-CREATE and complete it (PS3.4 CC.2.5, Table CC.2.5-3).
 
-    ``now`` is aware; ``worklist_label`` replaces an empty Worklist Label. SOP Instance UID is stored if it is there.
+    ``now`` is aware; ``worklist_label`` replaces an empty Worklist Label. SOP Instance UID is stored if present.
 
     Raises:
-        UpsError: C309, 0120, 0121, 0105 or 0106, the first of these that applies, with every attribute at fault.
-            Those of the state come first.
+        UpsError: C309, 0120, 0121, 0105 or 0106, the first of these that applies, with every attribute at fault,
+            Procedure Step State first.
     """
     findings = Findings(strict=strict)
     sound = checked(_with_sound_state(dataset, findings), findings, limits)
     sound = _created_empty(sound, findings)
     arrangement = Arrangement(creating=True, findings=findings)
     arranged = arrangement.arranged(_storable(sound), _CREATABLE)
-    ours = {tags.SOP_CLASS_UID: element("UI", tags.PUSH), tags.STATE: element("CS", "SCHEDULED")}
+    scp_values = {tags.SOP_CLASS_UID: element("UI", tags.PUSH), tags.STATE: element("CS", "SCHEDULED")}
     if is_empty(arranged.get(tags.WORKLIST_LABEL)):
-        ours[tags.WORKLIST_LABEL] = _label(arranged, worklist_label, findings)
-    return _stamped({**arranged, **ours}, sound, now, findings)
+        scp_values[tags.WORKLIST_LABEL] = _label(arranged, worklist_label, findings)
+    return _stamped({**arranged, **scp_values}, sound, now, findings)
 
 
 def prepare_update(
@@ -133,9 +105,9 @@ def prepare_update(
     """Check the modification list of an N-SET and merge it (PS3.4 CC.2.6, Table CC.2.5-3).
 
     A sequence is replaced as a whole. A Transaction UID in the list is ignored: it proves ownership, it is not
-    updated. Procedure Step State is refused with 0105 as every attribute that the table calls NA: C303 is a
-    status of N-ACTION, and N-SET's own list does not have it. Unless strict, an NA attribute that is sent as it is
-    stored is ignored.
+    updated. Procedure Step State is refused with 0105, like every attribute that the table marks NA: C303 is a
+    status of N-ACTION, and PS3.4 does not list it for N-SET. Unless strict, an NA attribute that equals the stored
+    one is ignored.
 
     Raises:
         UpsError: 0120, 0121, 0105 or 0106, the first of these that applies, with every attribute at fault.
@@ -158,14 +130,14 @@ def _storable(dataset: DataSet) -> DataSet:
 
 
 def check_scheduled(dataset: DataSet, *, strict: bool = False) -> None:
-    """Refuse to create in another state, whatever else is wrong. Raises UpsError (C309)."""
+    """Refuse a new workitem whose state is not SCHEDULED, whatever else is wrong. Raises UpsError (C309)."""
     findings = Findings(strict=strict)
     if _values_of_state(dataset) and _is_unscheduled(dataset, findings):
         findings.refuse()
 
 
 def _with_sound_state(dataset: DataSet, findings: Findings) -> DataSet:
-    """The data set, with SCHEDULED in place of a faulty state, so that no second fault is reported for it."""
+    """The data set with SCHEDULED in place of a faulty state, so that no second fault is reported for it."""
     state: Any = dataset.get(tags.STATE)
     if state is None:
         return dataset
@@ -193,7 +165,7 @@ def _values_of_state(dataset: DataSet) -> list[Any]:
 
 
 def _created_empty(dataset: DataSet, findings: Findings) -> DataSet:
-    """The data set without a Transaction UID; at creation nobody has claimed the workitem yet."""
+    """The data set, of which progress, performed procedure and Transaction UID must be empty (PS3.4 CC.2.5)."""
     changes: dict[str, Element | None] = {}
     for tag in (tags.PROGRESS_INFORMATION, tags.PERFORMED_PROCEDURE):
         if not is_empty(dataset.get(tag)):
@@ -228,9 +200,10 @@ def _label(arranged: DataSet, default: str, findings: Findings) -> Element:
 
 
 def _without_repetitions(changes: DataSet, stored: DataSet, findings: Findings) -> DataSet:
-    """The modification list without attributes that it may not have, where their values are those that are stored.
+    """The modification list without the attributes that it must not have but that equal the stored ones.
 
-    A client that sends a whole workitem back means the attributes that differ. Sequences may hold such attributes.
+    A client that sends a whole workitem back means the attributes that differ. Unchanged sequences are left out too,
+    because they may contain such attributes.
     """
     refused = ROOT.update.refused
     repeated = [
@@ -248,7 +221,7 @@ def _without_repetitions(changes: DataSet, stored: DataSet, findings: Findings) 
 
 
 def _empties(stored: DataSet, tag: str, changes: DataSet, findings: Findings) -> bool:
-    """True for an empty element where no value is stored: nothing changes. Emptying a type 1 attribute is refused."""
+    """True for an empty type 1 element, which is not stored; if a value is stored, that is a fault."""
     rule = ROOT.rules.get(tag)
     if not rule or rule.update.scp not in ("1", "1C") or not is_empty(changes[tag]):
         return False

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Final state requirements (PS3.4 CC.2.5.1.1): what a workitem needs in order to be closed."""
+"""Final state requirements (PS3.4 CC.2.5.1.1): what a workitem must have to be closed."""
 
 from __future__ import annotations
 
@@ -23,12 +23,11 @@ from .value_rules import USUAL, DataSetLimits, checked
 _CODES: Final[Mapping[State, frozenset[str]]] = MappingProxyType(
     {State.COMPLETED: frozenset("RP"), State.CANCELED: frozenset("RX")}
 )
-_MAY_BE_EMPTY: Final = f"{tags.PERFORMED_PROCEDURE}.00404033"
+_MAY_BE_EMPTY: Final = f"{tags.PERFORMED_PROCEDURE}.{tags.OUTPUTS}"
 """Output Information Sequence must be present, but a step may have had no output."""
 _REFERENCED_SOP: Final = "00081199"
-_REFERENCED_INSTANCE: Final = "00081155"
-_MOST_NAMED: Final = 100
-_BESIDE_A_WORD: Final = 55  # characters of a UID, in an Error Comment of 64
+_MAXIMUM_FAULTS: Final = 100
+_LONGEST_IN_COMMENT: Final = 55  # characters of a UID after "missing: ", in an Error Comment of 64
 
 _UNSPECIFIED: Final[DataSet] = {
     tags.CODE_VALUE: element("SH", "110513"),
@@ -38,10 +37,10 @@ _UNSPECIFIED: Final[DataSet] = {
 
 
 def unmet(attributes: DataSet, state: State) -> tuple[str, ...]:
-    """Paths that lack the value they need in a final state; for a sequence without items also those inside.
+    """The paths that must have a value in a final state and have none; of an empty sequence also those of its items.
 
-    ``attributes`` is the whole stored workitem. Codes R and P count for COMPLETED, R and X for CANCELED.
-    RC ("if known") cannot be checked and never fails. Other states demand nothing.
+    ``attributes`` is the whole stored workitem. Codes R and P apply to COMPLETED, R and X to CANCELED.
+    RC ("if known") cannot be checked and never fails. Other states require nothing.
     """
     return tuple(_lacking(attributes, ROOT, _CODES.get(state, frozenset())))
 
@@ -59,10 +58,10 @@ def _lacking(level: DataSet, contents: Contents, codes: frozenset[str]) -> Itera
 
 
 def complete_cancellation(attributes: DataSet, now: datetime, information: DataSet | None = None) -> DataSet:
-    """The workitem with everything that CANCELED demands; what a performer has set stays (PS3.4 CC.2.2.3).
+    """The workitem with everything that CANCELED requires; what a performer has set stays (PS3.4 CC.2.2.3).
 
     ``information`` is that of a cancellation request: its reason, codes and contact are taken over. The time
-    of cancellation is ``now``, the code of last resort is 110513, DCM, "Discontinued for unspecified reason".
+    of cancellation is ``now``, the default code is 110513, DCM, "Discontinued for unspecified reason".
     """
     present = next(iter(items(attributes, tags.PROGRESS_INFORMATION)), {})
     offered = _offered(information or {}) | {tags.CANCELLATION_DATETIME: element("DT", date_time(now))}
@@ -89,7 +88,7 @@ def check_cancellation(
     """Refuse action information of Request UPS Cancel that could not be stored or sent (PS3.4 CC.2.2.2).
 
     Returns:
-        The information with what could be corrected, unless ``strict``, and a sentence for each correction.
+        The information, corrected unless ``strict``, and a sentence for each correction.
 
     Raises:
         UpsError: 0114 for an argument that the action does not have, 0115 for a wrong one.
@@ -113,9 +112,9 @@ def check_cancellation(
 
 
 def refuse_unmet(attributes: DataSet, state: State, missing_outputs: Sequence[str] = ()) -> None:
-    """Refuse to close a workitem that lacks what the final state needs. Raises UpsError (C304).
+    """Refuse to close a workitem that lacks what the final state requires. Raises UpsError (C304).
 
-    ``missing_outputs``: SOP Instance UIDs that its outputs reference in this Orthanc, which does not have them.
+    ``missing_outputs``: referenced SOP Instance UIDs that should be in this Orthanc, but are not.
     """
     faults = [
         Fault(FINAL_STATE_UNMET, path, f"{_spelled_path(path)} has no value")
@@ -124,11 +123,11 @@ def refuse_unmet(attributes: DataSet, state: State, missing_outputs: Sequence[st
     faults += [
         Fault(
             FINAL_STATE_UNMET,
-            f"{_MAY_BE_EMPTY}.{_REFERENCED_SOP}.{_REFERENCED_INSTANCE}",
+            f"{_MAY_BE_EMPTY}.{_REFERENCED_SOP}.{tags.REFERENCED_INSTANCE}",
             f"output {uid} is not in this Orthanc",
-            comment=f"missing: {uid}" if len(uid) <= _BESIDE_A_WORD else uid,
+            comment=f"missing: {uid}" if len(uid) <= _LONGEST_IN_COMMENT else uid,
         )
-        for uid in missing_outputs[:_MOST_NAMED]
+        for uid in missing_outputs[:_MAXIMUM_FAULTS]
     ]
     if faults:
         raise refusal_of(faults)

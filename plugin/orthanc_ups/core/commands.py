@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The commands of the worklist. DIMSE, HTTP and the page are notations of these."""
+"""The commands of the worklist. The requests of every interface become one of these."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Requester:
         ae: AE title of the requester, without padding.
         via: the interface: ``"DIMSE"``, ``"UPS-RS"``, ``"page"``, ``"retention"``, ``"import"``.
         user: the authenticated user, if the interface knows them.
-        reason: why, in an operator's own words; see ``core/reasons.py``.
+        reason: the reason that an operator gave; see ``core/reasons.py``.
     """
 
     ae: str
@@ -36,7 +36,7 @@ class Requester:
 
 
 def requesting_ae(who: str) -> str:
-    """The AE title in the text of a Requester, as histories have it; empty if it has none."""
+    """The AE title in ``str(requester)``, which histories have; empty if there is none."""
     requester = who.rpartition(" by ")[0]
     ae = requester.rpartition(" as ")[2]
     return "" if requester == "somebody" else ae
@@ -46,8 +46,8 @@ def requesting_ae(who: str) -> str:
 class Create:
     """N-CREATE (PS3.4 CC.2.5), Create Workitem (PS3.18 §11.4). The interface chooses ``uid`` if it is absent.
 
-    ``corrections``: what was corrected while the data set was read, one sentence each that names the attribute.
-    They are reported together with what the rules correct.
+    ``corrections``: a sentence for each correction that was made while the data set was read.
+    They are reported together with the corrections of the rules.
     """
 
     requester: Requester
@@ -86,7 +86,7 @@ class RequestCancel:
     """N-ACTION 2 (PS3.4 CC.2.2), Request Cancellation (PS3.18 §11.8).
 
     ``information``: reason, discontinuation codes, contact URI and name, each optional. With ``only_scheduled`` no
-    performer is asked: a workitem that has been claimed meanwhile stays as it is (0110). ``corrections`` as for Create.
+    performer is asked: the request is refused (0110) if the workitem has been claimed. ``corrections`` as for Create.
     """
 
     requester: Requester
@@ -156,7 +156,7 @@ class Close:
 
 @dataclass(frozen=True, slots=True)
 class Purge:
-    """Forget a final workitem (PS3.4 CC.1.1: retention is the SCP's choice once no lock holds it)."""
+    """Forget a final workitem (PS3.4 CC.1.1: the SCP decides how long it retains one without Deletion Locks)."""
 
     requester: Requester
     uid: str
@@ -180,7 +180,7 @@ SERVICE_OF: dict[type, Service] = {
 }
 
 
-# --- action information that an action has no use for ---
+# --- arguments that an action does not have ---
 
 _WITH_TIMES: Final = frozenset({tags.TIMEZONE_OFFSET, tags.SPECIFIC_CHARACTER_SET})
 _REPEATED: Final = frozenset(
@@ -189,35 +189,37 @@ _REPEATED: Final = frozenset(
         *(tags.RECEIVING_AE, tags.REQUESTING_AE, tags.DELETION_LOCK),
     }
 )
-"""Tags that belong to the message or to another action. An action that ignores them loses nothing."""
+"""Tags that belong to the message or to another action, so that an action that ignores them loses nothing."""
 
-_NOT_OF_DATA_SETS: Final = ("0000", "0002")
-"""Groups of the command set and of the head of a file (PS3.7 §6.3.1, PS3.10 §7.1)."""
-
-MATCHING_KEYS: Final = frozenset({tags.STATE, tags.SOP_INSTANCE_UID})
-"""Those of them that a subscriber may mean as keys of a filter."""
+_POSSIBLE_KEYS: Final = frozenset({tags.STATE, tags.SOP_INSTANCE_UID})
+"""Those of ``_REPEATED`` that a subscriber may mean as keys of a filter."""
 
 
 def unexpected(
-    information: Iterable[str], own: Collection[str], *, lenient: bool, keys: bool = False
+    information: Iterable[str], arguments: Collection[str], *, lenient: bool, keys: bool = False
 ) -> str | None:
-    """The first argument that an action neither has nor may ignore, or None.
+    """The first tag that an action neither has as an argument nor may ignore, or None.
 
-    Private attributes, the time zone and the character set are allowed everywhere. Information that would be lost, such
-    as a performed procedure or the filter of a subscription, is never ignored.
+    Private attributes, the time zone and the character set are always ignored. Information that would be lost, such as
+    a performed procedure or the filter of a subscription, never is.
 
     Args:
         information: tags of the action information.
-        own: tags that the action has.
-        lenient: ignore what repeats the message or belongs to another action, and groups 0000 and 0002.
+        arguments: tags that the action has.
+        lenient: ignore tags that repeat the message or belong to another action, and groups 0000 and 0002.
         keys: the sender may mean keys of a filter, as on Subscribe.
     """
     ignored = _WITH_TIMES
     if lenient:
-        ignored |= _REPEATED - MATCHING_KEYS if keys else _REPEATED
+        ignored |= _REPEATED - _POSSIBLE_KEYS if keys else _REPEATED
     for tag in sorted(information):
         is_private = int(tag[3], 16) % 2 == 1
-        if tag in own or tag in ignored or is_private or (lenient and tag[:4] in _NOT_OF_DATA_SETS):
+        if (
+            tag in arguments
+            or tag in ignored
+            or is_private
+            or (lenient and tag.startswith(tags.GROUPS_OF_OTHER_SETS))
+        ):
             continue
         return tag
     return None

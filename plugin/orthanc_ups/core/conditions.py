@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""When a type 1C attribute is required, as far as the data set itself shows.
+"""When a type 1C attribute is required, as far as the data set shows.
 
 A condition is a column of ``attributes.csv``. It refers to the attributes on the same level:
 
-- ``if 0040A040=TEXT``: required if that one has this value (content items, PS3.3 §10.2);
+- ``if 0040A040=TEXT``: required if that attribute has this value (content items, PS3.3 §10.2);
 - ``above 0040E020=CDA``: the same, one level up (referenced instances, PS3.3 §10.26);
-- ``with 00080100 00080119``: required if one of these has a value;
-- ``without 00080119 00080120``: required if none of these has a value, as one of them all must be present.
+- ``with 00080100 00080119``: required if any of these has a value;
+- ``without 00080119 00080120``: required if none of these has a value.
 
-Conditions about the world ("if known", "if it replaces another step") cannot be checked.
+Conditions that the data set does not show ("if known", "if it replaces another step") cannot be checked.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from .dataset import DataSet, is_empty, text
 
 @dataclass(frozen=True, slots=True)
 class AttributeCondition:
-    """One condition; ``tags`` are those that it refers to, ``value`` is that of ``if`` and ``above``."""
+    """A condition on the attributes ``tags``; ``value`` is that of ``if`` and ``above``."""
 
     kind: str
     tags: tuple[str, ...]
     value: str = ""
 
     def holds(self, item: DataSet, above: DataSet) -> bool:
-        """True if the attribute is required in ``item``, which stands in a sequence of ``above``."""
+        """True if the attribute is required in ``item``; ``above`` is the level that contains its sequence."""
         return _KINDS[self.kind](self, item, above)
 
 
 def condition(line: str) -> AttributeCondition | None:
-    """Read a condition; an empty line is none."""
+    """Read a condition, in the form of the column; None for an empty line."""
     if not line:
         return None
     kind, _, operands = line.partition(" ")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The inner form of a data set: the DICOM JSON model (PS3.18 Annex F) as plain Python values.
+"""The internal form of a data set: the DICOM JSON model (PS3.18 Annex F) as plain Python values.
 
 A data set maps 8 upper-case hex digits to ``{"vr": "CS", "Value": [...]}``, ascending by tag:
 
@@ -8,7 +8,7 @@ A data set maps 8 upper-case hex digits to ``{"vr": "CS", "Value": [...]}``, asc
 - US SS UL SL SV UV hold ``int``; FL FD hold ``float`` or ``"NaN"``, ``"Infinity"``, ``"-Infinity"``;
 - AT holds 8 hex digits; PN holds ``{"Alphabetic": str, "Ideographic": str, "Phonetic": str}`` (absent if empty);
 - SQ holds data sets; OB OW OD OF OL OV UN hold ``"InlineBinary"`` (base64) instead of ``Value``;
-- group length elements and (0008,0005) are never in it: text is Unicode inside, and encoded at the interfaces.
+- group length elements and (0008,0005) are never in it: text is Unicode, and the interfaces encode it.
 
 Data sets are shared freely and **never changed in place**.
 """
@@ -23,6 +23,12 @@ Element: TypeAlias = dict[str, Any]
 DataSet: TypeAlias = dict[str, Element]
 
 BINARY_VRS: Final = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
+INTEGER_VRS: Final = frozenset({"SL", "SS", "SV", "UL", "US", "UV"})
+FLOAT_VRS: Final = frozenset({"FD", "FL"})
+SINGLE_TEXT_VRS: Final = frozenset({"LT", "ST", "UR", "UT"})
+"""VRs with a single value, in which a backslash is an ordinary character (PS3.5 §6.2)."""
+NAME_GROUPS: Final = ("Alphabetic", "Ideographic", "Phonetic")
+"""The component groups of a PN value, in the order in which ``=`` separates them as text (PS3.5 §6.2)."""
 
 
 def element(vr: str, *values: Any) -> Element:
@@ -50,7 +56,7 @@ def text(dataset: DataSet, tag: str) -> str:
 
 
 def plain(content: Any) -> str:
-    """A text as it compares: without padding, in composed Unicode (NFC); empty for anything that is no text."""
+    """A text in the form that is compared: without padding, in Unicode NFC; empty for anything but text."""
     if not isinstance(content, str):
         return ""
     stripped = content.strip(" \0")
@@ -79,7 +85,7 @@ def ordered(dataset: DataSet) -> DataSet:
 
 
 def patched(dataset: DataSet, changes: Mapping[str, Element | None]) -> DataSet:
-    """The data set with elements replaced or added, and those that are None removed; itself without changes."""
+    """The data set with elements replaced, added, or (None) removed; the same object if there are no changes."""
     if not changes:
         return dataset
     merged = {**dataset, **changes}

@@ -2,8 +2,8 @@
 """Dates, times and date-times as whole microseconds, and matching keys as intervals of them.
 
 A key covers everything that its precision leaves open: ``2026`` is from the first to the last microsecond of
-that year, and a range from the first of its low end to the last of its high end (PS3.4 C.2.2.2.5). A stored
-value is the moment at which it begins.
+that year; a range is from the first microsecond of its low end to the last of its high end (PS3.4 C.2.2.2.5). A
+stored value is the moment at which it begins.
 
 Scales: DT counts from 0001-01-01 in UTC, DA from the same day without zones, TM from midnight.
 """
@@ -20,7 +20,7 @@ from types import MappingProxyType
 from typing import Final, TypeAlias
 
 Zone: TypeAlias = int | tzinfo
-"""Where a date-time without offset belongs: microseconds east of UTC, or a zone with rules of its own."""
+"""The zone of date-times without offset: microseconds east of UTC, or a ``tzinfo``, such as one with DST."""
 
 UTC: Final = 0
 DATED_VRS: Final = frozenset({"DA", "DT", "TM"})
@@ -80,8 +80,8 @@ def zone(text: str) -> int | None:
 def key_interval(vr: str, text: str, local: Zone = UTC) -> Interval:
     """What a DA, TM or DT key covers: a single value, ``a-b``, ``a-`` or ``-b`` (PS3.4 C.2.2.2.1, C.2.2.2.5).
 
-    A hyphen that can be the sign of an offset from UTC is taken as one: ``20260101-0500`` is a day in a zone.
-    ``local`` is the zone of DT values without offset. Raises ValueError with what was expected.
+    A hyphen that can be the sign of an offset from UTC is taken as such: ``20260101-0500`` is a day in a zone.
+    ``local`` is the zone of DT values without offset. Raises ValueError, which says what is expected.
     """
     match = _KEYS[vr].fullmatch(_AROUND_HYPHEN.sub("-", text.strip(" ")))
     if match is None or not any(match.groups()):

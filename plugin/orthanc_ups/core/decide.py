@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What a command does to a workitem: ``decide(workitem, command, circumstances)`` is a Decision, or raises UpsError."""
+"""What a command does to a workitem: ``decide`` returns a Decision, or raises UpsError."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Final, TypeAlias
 
-from . import attributes, dictionary, events, statuses, tags
-from .attributes import Prepared
+from . import events, statuses, tags
+from .attributes import Prepared, check_scheduled, prepare_create, prepare_update
+from .closing import check_cancellation, complete_cancellation, refuse_unmet
 from .commands import (
     ChangeState,
     Close,
@@ -24,6 +25,7 @@ from .commands import (
     WorkitemCommand,
 )
 from .dataset import DataSet, element, items
+from .dictionary import keyword
 from .events import Occurrence
 from .representations import REPRESENTATIONS
 from .states import REQUEST_CANCEL, Effect, State, Transaction, change_state
@@ -32,7 +34,7 @@ from .value_rules import USUAL, DataSetLimits
 from .workitem import Subscription, Workitem, digest
 
 Decidable: TypeAlias = WorkitemCommand | Subscribe | Unsubscribe | ReleaseLock | Purge
-"""The commands that are about one workitem."""
+"""The commands on a single workitem."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +43,13 @@ class Decision:
 
     Attributes:
         workitem: as it will be; the very same object if nothing changes.
-        what: the change in words, for history and log (no patient data, no Transaction UID).
+        what: the change in words, for history and log; without patient data and Transaction UID.
         status: success or a warning.
         occurrences: the events, in order.
         modified: attributes that the SCP corrected, for the answer.
-        details: sentences that name each attribute that was corrected.
+        details: sentences that name each corrected attribute.
         act: an AE, and what its subscription to this workitem becomes; None if no subscription changes.
-        inherited: like ``act``, those of the subscribers of a replaced workitem.
+        inherited: like ``act``, for the subscribers of replaced workitems.
         counter: the metric to increment once the decision is written; empty for none.
     """
 
@@ -71,15 +73,15 @@ class Circumstances:
         worklist_label: for workitems that come without one.
         watched: True if at least one AE is subscribed to the workitem.
         limits: limits of a data set.
-        strict: correct nothing but what the standard leaves to the SCP (``Ups.Strict``).
-        purged: True if a workitem of this UID existed and was purged, and that is still remembered.
-        is_full: True if no further workitem may be created.
+        strict: correct only what the standard leaves to the SCP (``Ups.Strict``).
+        purged: True if a workitem of this UID was purged, and its tombstone still exists.
+        is_full: True if ``Ups.MaximumWorkitems`` exist.
         deletion_locks: True if Deletion Locks are granted.
         subscription: of the command's Receiving AE to the workitem (Table CC.2.3-2).
         lock_holders: the AEs whose Deletion Lock holds the workitem.
         is_undelivered: True if an event of the workitem still waits for a receiver.
-        inherited: the AEs that are subscribed to a workitem that a new one replaces, and how.
-        missing_outputs: SOP Instance UIDs that outputs reference in this Orthanc, which does not have them.
+        inherited: the AEs that are subscribed to a workitem that a new one replaces, with their states.
+        missing_outputs: referenced SOP Instance UIDs that should be in this Orthanc, but are not.
     """
 
     now: datetime
@@ -99,17 +101,17 @@ class Circumstances:
 
 def is_uid(text: str) -> bool:
     """True for a valid UID: at most 64 characters, no component with leading zeros (PS3.5 §9.1)."""
-    return bool(text) and (_is_known_uid if len(text) <= _LONGEST_UID else _is_valid_uid)(text)
+    uid = text.strip(" ")
+    return 0 < len(uid) <= _LONGEST_UID and _is_valid_uid(uid)
 
 
 _LONGEST_UID: Final = 64
 _STATES: Final = frozenset(State)
-_is_valid_uid = REPRESENTATIONS["UI"].valid
-_is_known_uid = lru_cache(4096)(_is_valid_uid)  # the same UIDs come again and again
+_is_valid_uid = lru_cache(4096)(REPRESENTATIONS["UI"].valid)  # the same UIDs recur
 
 
 def decide(workitem: Workitem | None, command: Decidable, circumstances: Circumstances) -> Decision:
-    """Apply one command. Raises UpsError if the command is refused."""
+    """Decide on a command; ``workitem`` is None if it does not exist. Raises UpsError if the command is refused."""
     if isinstance(command, Create):
         return _create(workitem, command, circumstances)
     if workitem is None:
@@ -131,7 +133,7 @@ def decide(workitem: Workitem | None, command: Decidable, circumstances: Circums
     return _close_on_behalf(workitem, command, circumstances)
 
 
-# --- Create (PS3.4 CC.2.5) --------------------------------------------------------------------------
+# --- Create (PS3.4 CC.2.5) ---
 
 
 def _create(workitem: Workitem | None, command: Create, circumstances: Circumstances) -> Decision:
@@ -143,9 +145,9 @@ def _create(workitem: Workitem | None, command: Create, circumstances: Circumsta
         raise UpsError(statuses.INVALID_INSTANCE, "the SOP Instance UID is not a valid UID")
     strict = circumstances.strict
     if workitem is not None or command.uid in (tags.GLOBAL_SUBSCRIPTION, tags.FILTERED_SUBSCRIPTION):
-        attributes.check_scheduled(command.attributes, strict=strict)
+        check_scheduled(command.attributes, strict=strict)
         raise UpsError(statuses.DUPLICATE_INSTANCE, f"already exists: UPS {command.uid}")
-    prepared = attributes.prepare_create(
+    prepared = prepare_create(
         command.attributes,
         circumstances.now,
         circumstances.worklist_label,
@@ -174,7 +176,7 @@ def _modified(prepared: Prepared, sent: DataSet) -> DataSet:
     }
 
 
-# --- Update (PS3.4 CC.2.6) --------------------------------------------------------------------------
+# --- Update (PS3.4 CC.2.6) ---
 
 
 def _update(workitem: Workitem, command: Update, circumstances: Circumstances) -> Decision:
@@ -200,7 +202,7 @@ def _check_may_update(workitem: Workitem, transaction: str | None) -> None:
 def _updated(
     workitem: Workitem, modifications: DataSet, corrections: tuple[str, ...], circumstances: Circumstances
 ) -> Decision:
-    prepared = attributes.prepare_update(
+    prepared = prepare_update(
         workitem.attributes,
         modifications,
         circumstances.now,
@@ -211,9 +213,9 @@ def _updated(
     details = (*corrections, *prepared.modifications)
     status = statuses.UPDATED_MODIFIED if details else statuses.SUCCESS
     modified = _modified(prepared, modifications) if details else {}
-    keywords = ", ".join(dictionary.keyword(tag) for tag in sorted(modifications))
+    keywords = ", ".join(keyword(tag) for tag in sorted(modifications))
     return Decision(
-        workitem.having(after),
+        replace(workitem, attributes=after),
         f"updated {keywords}" if keywords else "updated nothing",
         status,
         _occurrences_of_update(workitem.attributes, after),
@@ -228,7 +230,7 @@ _WATCHED_PROGRESS: Final = (tags.PROGRESS, tags.PROGRESS_DESCRIPTION, tags.COMMU
 def _occurrences_of_update(before: DataSet, after: DataSet) -> tuple[Occurrence, ...]:
     """Events 1, 5 and 3 if readiness, assignment or progress changed (PS3.4 CC.2.6.3).
 
-    Removing an assignment changes it, too (PS3.4 CC.2.4.3).
+    The removal of an assignment is a change, too (PS3.4 CC.2.4.3).
     """
     occurrences: list[Occurrence] = []
     if before.get(tags.READINESS) != after.get(tags.READINESS):
@@ -251,7 +253,7 @@ def _progress(content: DataSet) -> list[DataSet]:
     return [item for item in watched if item]
 
 
-# --- Change State (PS3.4 CC.2.1) --------------------------------------------------------------------
+# --- Change State (PS3.4 CC.2.1) ---
 
 
 def _change_state(workitem: Workitem, command: ChangeState, circumstances: Circumstances) -> Decision:
@@ -298,18 +300,18 @@ def _claimed(workitem: Workitem, transaction: str) -> Decision:
 
 
 def _closed(workitem: Workitem, state: State, circumstances: Circumstances) -> Decision:
-    """Check PS3.4 CC.2.5.1.1 on the stored workitem, then close it; CANCELED gets what it lacks."""
+    """Check the final state requirements on the stored workitem; complete it first for CANCELED (PS3.4 CC.2.5.1.1)."""
     content, now = workitem.attributes, circumstances.now
     if state is State.CANCELED:
-        content = attributes.complete_cancellation(content, now, {})
-    attributes.refuse_unmet(content, state, circumstances.missing_outputs)
+        content = complete_cancellation(content, now, {})
+    refuse_unmet(content, state, circumstances.missing_outputs)
     after = _in_state(content, state)
     closed = replace(workitem, attributes=dict(sorted(after.items())), ended=now.timestamp())
     return Decision(closed, state.value.lower(), occurrences=(events.state_report(after),))
 
 
 def _close_on_behalf(workitem: Workitem, command: Close, circumstances: Circumstances) -> Decision:
-    """An operator closes a workitem whose performer is lost (PS3.4 CC.2.1.3: the SCP may, with caution)."""
+    """An operator closes a workitem whose performer is lost, which the SCP may do with caution (PS3.4 CC.2.1.3)."""
     requested, _ = _requested(command.state)
     if workitem.state is not State.IN_PROGRESS:
         cell = change_state(requested, workitem.state, Transaction.RIGHT)
@@ -329,11 +331,11 @@ def _close_on_behalf(workitem: Workitem, command: Close, circumstances: Circumst
     )
 
 
-# --- Request Cancellation (PS3.4 CC.2.2) ------------------------------------------------------------
+# --- Request Cancellation (PS3.4 CC.2.2) ---
 
 
 def _request_cancel(workitem: Workitem, command: RequestCancel, circumstances: Circumstances) -> Decision:
-    information, corrections = attributes.check_cancellation(
+    information, corrections = check_cancellation(
         command.information, limits=circumstances.limits, strict=circumstances.strict
     )
     details = (*command.corrections, *corrections)
@@ -355,20 +357,20 @@ def _request_cancel(workitem: Workitem, command: RequestCancel, circumstances: C
 
 
 def _canceled_unclaimed(workitem: Workitem, information: DataSet, now: datetime) -> Decision:
-    """A SCHEDULED workitem: the SCP changes its state itself; subscribers see IN PROGRESS, then CANCELED."""
+    """The SCP cancels a SCHEDULED workitem itself; subscribers see IN PROGRESS, then CANCELED (PS3.4 CC.2.2.3)."""
     started = _in_state(workitem.attributes, State.IN_PROGRESS)
-    completed = attributes.complete_cancellation(workitem.attributes, now, information)
+    completed = complete_cancellation(workitem.attributes, now, information)
     after = dict(sorted(_in_state(completed, State.CANCELED).items()))
     canceled = replace(workitem, attributes=after, ended=now.timestamp())
     reports = (events.state_report(started), *_progressed(started, after), events.state_report(after))
     return Decision(canceled, "canceled before it was claimed", occurrences=reports)
 
 
-# --- Subscribe, Unsubscribe to one workitem (PS3.4 CC.2.3) ------------------------------------------
+# --- Subscribe, Unsubscribe to one workitem (PS3.4 CC.2.3) ---
 
 
 def _subscribe(workitem: Workitem, command: Subscribe, circumstances: Circumstances) -> Decision:
-    """A State Report goes to the Receiving AE whatever the subscription was before (Table CC.2.3-2)."""
+    """The Receiving AE gets a State Report whatever its subscription was before (PS3.4 Table CC.2.3-2)."""
     granted = Subscription.LOCK if command.lock and circumstances.deletion_locks else Subscription.NO_LOCK
     refused = command.lock and not circumstances.deletion_locks
     lock_name = "a Deletion Lock" if granted is Subscription.LOCK else "no Deletion Lock"
@@ -383,7 +385,7 @@ def _subscribe(workitem: Workitem, command: Subscribe, circumstances: Circumstan
 
 
 def _unsubscribe(workitem: Workitem, command: Unsubscribe, circumstances: Circumstances) -> Decision:
-    """The AE's global subscription is left as it is."""
+    """Unsubscribes from this workitem only: the AE's global subscription stays (PS3.4 Table CC.2.3-2)."""
     if circumstances.subscription is Subscription.NONE:
         return Decision(workitem, status=statuses.NO_SUCH_SUBSCRIPTION)
     return Decision(
@@ -406,11 +408,11 @@ def _release_lock(workitem: Workitem, command: ReleaseLock, circumstances: Circu
     )
 
 
-# --- Purge (PS3.4 CC.1.1) ---------------------------------------------------------------------------
+# --- Purge (PS3.4 CC.1.1) ---
 
 
 def _purge(workitem: Workitem, circumstances: Circumstances) -> Decision:
-    """A final workitem may be purged once no lock holds it and its events are delivered."""
+    """A final workitem may be purged once no Deletion Lock holds it and its events are delivered."""
     if not workitem.state.is_final:
         detail = f"the UPS is {workitem.state.value}, not in a final state"
         raise UpsError(statuses.MAY_NOT_UPDATE, detail)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Keyword, tag and VR of every attribute of the table, in both directions."""
+"""Keyword, tag and VR of every attribute in Table CC.2.5-3 of PS3.4."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def path_name(path: str) -> str:
 
 
 def path_of(name: str) -> str | None:
-    """The path that keywords or hex tags joined by dots stand for; None if the table does not have one of them.
+    """The path of keywords or hex tags joined by dots; None if the table does not have one of them.
 
-    ``ScheduledWorkitemCodeSequence.CodeValue``, ``00404018.00080100`` and mixtures are equal.
+    ``ScheduledWorkitemCodeSequence.CodeValue``, ``00404018.00080100`` and mixtures are equivalent.
     """
     tags = [TAG_OF.get(part, part.upper()) for part in name.split(".")]
     return ".".join(tags) if all(tag in KEYWORD_OF for tag in tags) else None

@@ -34,10 +34,10 @@ class Occurrence:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An event report on its way.
+    """An event report with its receivers.
 
     Attributes:
-        sequence: its place in the order of everything; grows, with gaps.
+        sequence: its number in the one order of acts and events; grows, with gaps.
         type: which of the five.
         uid: the workitem; the Global Subscription UID for SCP Status Change.
         information: the event information, ascending by tag.
@@ -54,7 +54,7 @@ class Event:
 
 
 def state_report(workitem: DataSet, only: str | None = None) -> Occurrence:
-    """Event 1 with the present state, readiness and, if there is one, the reason of discontinuation."""
+    """Event 1 with the present state, readiness and, if there is one, the reason for discontinuation."""
     information: DataSet = {tag: workitem[tag] for tag in (tags.READINESS, tags.STATE) if tag in workitem}
     for progress in items(workitem, tags.PROGRESS_INFORMATION)[:1]:
         for tag in (tags.DISCONTINUATION_REASONS, tags.REASON_FOR_CANCELLATION):
@@ -64,7 +64,7 @@ def state_report(workitem: DataSet, only: str | None = None) -> Occurrence:
 
 
 def cancel_requested(requesting_ae: str, information: DataSet) -> Occurrence:
-    """Event 2: who asks, with their reason and contact."""
+    """Event 2 with the AE title, reason and contact of the requester."""
     details = {tag: information[tag] for tag in CANCEL_INFORMATION if information.get(tag, {}).get("Value")}
     details[tags.REQUESTING_AE] = element("AE", requesting_ae)
     return Occurrence(EventType.CANCEL_REQUESTED, dict(sorted(details.items())))
@@ -85,7 +85,7 @@ _PROGRESS_CONTENT = (
 
 
 def progress_report(workitem: DataSet) -> Occurrence | None:
-    """Event 3 with the present progress; None without any, as the item of its sequence is type 1."""
+    """Event 3 with the present progress; None without any, because the item of its sequence is type 1."""
     first = items(workitem, tags.PROGRESS_INFORMATION)[:1]
     if not first:
         return None
@@ -94,12 +94,12 @@ def progress_report(workitem: DataSet) -> Occurrence | None:
 
 
 def is_assigned(workitem: DataSet) -> bool:
-    """True if a station or a human performer is populated."""
+    """True if the workitem is assigned to a station or a human performer."""
     return bool(items(workitem, tags.STATION_NAME) or items(workitem, tags.HUMAN_PERFORMERS))
 
 
 def assigned(workitem: DataSet) -> Occurrence:
-    """Event 5 with the station and performers that are populated (each 1C); neither after the last one was removed."""
+    """Event 5 with the assigned stations and performers (each 1C); with neither if the last assignment was removed."""
     people = items(workitem, tags.HUMAN_PERFORMERS)
     codes = [code for person in people for code in items(person, tags.HUMAN_PERFORMER_CODES)]
     stations = items(workitem, tags.STATION_NAME)
@@ -121,7 +121,7 @@ def assigned(workitem: DataSet) -> Occurrence:
 def scp_status_change(status: str, *, cold: bool = False) -> Occurrence:
     """Event 4. ``status`` is ``RESTARTED`` or ``GOING DOWN``.
 
-    Both lists survive a restart, so both are WARM START; COLD START with ``cold``, for a new worklist (PS3.4 CC.2.4.3).
+    Both lists are WARM START, because both survive a restart; ``cold`` is for a new worklist (PS3.4 CC.2.4.3).
     """
     lists = "COLD START" if cold else "WARM START"
     return Occurrence(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Free-text search for the page: every word must occur in the texts that a person would look for.
+"""Free-text search for the page: every word must occur in the texts that people search for.
 
 Not part of DICOM; offered beside the matching of PS3.4. An index stores ``searchable(attributes)`` and
 looks for each of ``words(text)`` in it as a substring.
@@ -12,9 +12,9 @@ from types import MappingProxyType
 from typing import Final
 
 from . import tags
-from .dataset import DataSet, Element, items, text, values
+from .dataset import NAME_GROUPS, DataSet, Element, items, text, values
 from .interned import notes_of
-from .person_names import GROUPS, fold
+from .person_names import fold
 
 _TEXTS: Final = (
     tags.LABEL,
@@ -28,17 +28,17 @@ _CODES: Final = (tags.STATION_NAME, "00404026", "00404027", tags.WORKITEM_CODE)
 _REFERENCES: Final = ("00404021", "0040A370")
 _OF_REFERENCE: Final = ("0020000D", "00080050", "00401001", "00321060")
 _PERFORMER_NAME: Final = "00404037"
-_MOST_REFERENCES: Final = 32
+_MAXIMUM_REFERENCES: Final = 32
 
 
 def words(text: str) -> tuple[str, ...]:
-    """The words of a search text, spelled as in ``searchable``."""
+    """The words of a search text, folded as in ``searchable``."""
     return tuple(fold(text.replace("^", " ")).split())
 
 
 def searchable(attributes: DataSet) -> str:
-    """One text per workitem: patient, labels, UIDs, accession numbers, stations, performers, and codes."""
-    texts = _spelled(_of_workitem(attributes))
+    """The text of a workitem: patient, labels, UIDs, accession numbers, stations, performers, and codes."""
+    texts = _folded(_of_workitem(attributes))
     for tag, texts_of in _SEQUENCES.items():
         if tag in attributes:
             texts += _of_sequence(attributes[tag], tag, texts_of)
@@ -46,23 +46,23 @@ def searchable(attributes: DataSet) -> str:
 
 
 def fits(attributes: DataSet, folded_words: tuple[str, ...]) -> bool:
-    """True if each of ``words`` occurs."""
-    where = searchable(attributes) if folded_words else ""
-    return all(word in where for word in folded_words)
+    """True if each word, as returned by ``words``, occurs in the workitem."""
+    content = searchable(attributes) if folded_words else ""
+    return all(word in content for word in folded_words)
 
 
-def _spelled(texts: Iterable[str]) -> list[str]:
+def _folded(texts: Iterable[str]) -> list[str]:
     return [fold(text.replace("^", " ")) for text in dict.fromkeys(map(str.strip, texts)) if text]
 
 
 def _of_sequence(element: Element, tag: str, texts_of: Callable[[list[DataSet]], Iterator[str]]) -> list[str]:
-    """The searchable text of a sequence; worked out once for an interned one."""
+    """The searchable text of a sequence; computed once for an interned one."""
     notes = notes_of(element)
     if notes is None:
-        return _spelled(texts_of(_items(element)))
+        return _folded(texts_of(_items(element)))
     texts: list[str] | None = notes.get(("searchable", tag))
     if texts is None:
-        texts = notes["searchable", tag] = _spelled(texts_of(_items(element)))
+        texts = notes["searchable", tag] = _folded(texts_of(_items(element)))
     return texts
 
 
@@ -83,7 +83,7 @@ def _of_performers(performers: list[DataSet]) -> Iterator[str]:
 
 
 def _of_references(references: list[DataSet]) -> Iterator[str]:
-    for reference in references[:_MOST_REFERENCES]:
+    for reference in references[:_MAXIMUM_REFERENCES]:
         yield from (text(reference, tag) for tag in _OF_REFERENCE)
 
 
@@ -96,7 +96,7 @@ def _of_codes(codes: list[DataSet]) -> Iterator[str]:
 def _names(item: DataSet, tag: str) -> Iterator[str]:
     for name in values(item, tag):
         if isinstance(name, dict):
-            yield from (name.get(group, "") for group in GROUPS)
+            yield from (name.get(group, "") for group in NAME_GROUPS)
 
 
 _SEQUENCES: Final[Mapping[str, Callable[[list[DataSet]], Iterator[str]]]] = MappingProxyType(

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Interned sequences: equal ones are the same object, and results that are worked out from one are kept with it.
+"""Interned sequences: equal sequences are the same object, and results that are computed from it are stored with it.
 
-Workitems of a site share most of their sequences: codes of procedures, stations and performers. Whoever reads data
-sets interns the sequences of the top level by the bytes that they were read from. As data sets are never changed in
-place, the rules and the search index may keep their results with such an element, and need not work them out again.
+Workitems of a site share most of their sequences: codes of procedures, stations and performers. Readers of data sets
+intern top-level sequences by the bytes that they were read from. Because data sets are never changed in place, the
+rules and the search index can store their results with such an element instead of computing them again.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ _MAXIMUM: Final = 1_000
 Notes = dict[Hashable, Any]
 
 _notes: dict[int, tuple[Element, Notes]] = {}
-"""By the identity of an interned element, which lives as long as its entry."""
+"""By the ``id`` of an interned element; the entry has a reference to it, so that the id is not reused."""
 
 
 def notes_of(element: Element) -> Notes | None:
-    """The results kept with an interned element, to be added to; None if it is not interned."""
+    """The results that are stored with an interned element, to read and to add to; None if it is not interned."""
     entry = _notes.get(id(element))
     return entry[1] if entry is not None and entry[0] is element else None
 
 
 class Interned:
-    """The latest elements, by the bytes that they were read from. For use on one thread."""
+    """The latest elements, by the bytes that they were read from. Not thread-safe."""
 
     def __init__(self, maximum: int = _MAXIMUM) -> None:
         self._maximum = maximum
@@ -63,7 +63,7 @@ _DERIVED: Final = "derived"
 
 
 def derive(notes: Notes, element: Element) -> None:
-    """Intern an element that is derived from an interned one and kept in its notes, for as long as that."""
+    """Intern an element that was derived from another, whose notes have it, for as long as that is interned."""
     if notes_of(element) is None:
         notes.setdefault(_DERIVED, []).append(element)
         _notes[id(element)] = element, {}

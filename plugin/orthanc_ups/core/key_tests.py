@@ -10,21 +10,19 @@ from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
 from . import person_names, tags
-from .dataset import DataSet, plain
+from .dataset import FLOAT_VRS, INTEGER_VRS, NAME_GROUPS, DataSet, plain
 from .date_times import DATED_VRS, Zone, key_interval, moment
 from .query_conditions import Condition, Operator
 from .representations import REPRESENTATIONS, is_decimal
 from .wildcards import is_universal, is_wild, wildcard_test
 
 Test: TypeAlias = Callable[[DataSet, Zone], bool]
-"""Whether the attributes on one level fit; the zone is that of stored values without offset."""
+"""True if the attributes on one level match; the zone is that of stored values without offset."""
 
 Accept: TypeAlias = Callable[[Any], bool]
 
 TEXT_VRS: Final = frozenset({"AE", "AS", "CS", "LO", "LT", "SH", "ST", "UC", "UR", "UT"})
 WILDCARD_VRS: Final = TEXT_VRS - {"AS"}
-WHOLE_NUMBER_VRS: Final = frozenset({"SL", "SS", "SV", "UL", "US", "UV"})
-FLOAT_VRS: Final = frozenset({"FD", "FL"})
 _LONG_CODE_VALUE: Final = "00080119"
 _URN_CODE_VALUE: Final = "00080120"
 _COMPONENTS: Final = 5
@@ -45,8 +43,8 @@ class MatchingKey:
 
     Attributes:
         path: tags joined by dots; ``tag`` is the last of them.
-        values: what was sent, without empty values; at least one.
-        local: the zone of date-times of the key without offset.
+        values: the values that were sent, without empty ones; at least one.
+        local: the zone of date-times in the key without offset.
         fuzzy: True if person names match fuzzily.
     """
 
@@ -73,14 +71,14 @@ class KeyTest:
 
 
 def compile_key(key: MatchingKey) -> KeyTest | None:
-    """The test of a key; None if it is universal. Raises ValueError with what was expected of its values."""
+    """The test of a key; None if it is universal. Raises ValueError, which says what values are expected."""
     if key.vr in TEXT_VRS:
         return _text(key)
     return _BUILDERS[key.vr](key)
 
 
 def any_test(tests: Sequence[KeyTest | None]) -> KeyTest | None:
-    """A test that fits if one of these does; None, which is universal, if one of them is."""
+    """A test that holds if any of these does; None, which is universal, if any of them is."""
     present = [key for key in tests if key is not None]
     if len(present) < len(tests) or len(present) == 1:
         return present[0] if len(present) == len(tests) else None
@@ -92,7 +90,7 @@ def any_test(tests: Sequence[KeyTest | None]) -> KeyTest | None:
 
 
 def all_tests(tests: Sequence[KeyTest | None]) -> KeyTest | None:
-    """A test that fits if all of these do; None, which is universal, if all of them are."""
+    """A test that holds if all of these do; None, which is universal, if all of them are."""
     present = [key for key in tests if key is not None]
     if len(present) < 2:
         return present[0] if present else None
@@ -130,7 +128,7 @@ def _has_content(value: Any) -> bool:
 
 
 def is_universal_value(value: Any) -> bool:
-    """True for a value that asks for nothing: ``*``."""
+    """True for a value that matches everything: ``*`` (PS3.4 C.2.2.2.4)."""
     texts = value.values() if isinstance(value, dict) else (value,)
     return all(isinstance(text, str) and is_universal(plain(text)) for text in texts)
 
@@ -138,8 +136,8 @@ def is_universal_value(value: Any) -> bool:
 def unmatchable(key: MatchingKey, value: Any, enumerated: Sequence[str]) -> str:
     """Why a value of a key can match no workitem, in words; empty if it may match one.
 
-    ``enumerated`` are the values that the attribute may have, if it is so restricted. A value that may fit, but not
-    as its sender means it, is told as well: wildcards where there is single value matching only.
+    ``enumerated`` are the values that the attribute may have, if they are restricted. A value that may match, but not
+    as its sender means it, has a reason too: wildcards where only single value matching applies.
     """
     if not isinstance(value, str) or (key.vr not in TEXT_VRS and key.vr != "IS"):
         return ""
@@ -161,7 +159,7 @@ def is_matchable(vr: str) -> bool:
 
 
 def _any_value(tag: str, accept: Accept) -> Test:
-    """A stored attribute with several values fits if one of them does; one without values never does."""
+    """A stored attribute matches if any of its values does; without values it never matches."""
 
     def test(dataset: DataSet, _: Zone) -> bool:
         attribute = dataset.get(tag)
@@ -252,7 +250,7 @@ def _checked_number(value: Any, vr: str) -> int | float | str:
 
 def _read_number(text: str, vr: str) -> int | float | str:
     try:
-        return int(text) if vr in WHOLE_NUMBER_VRS else float(text)
+        return int(text) if vr in INTEGER_VRS else float(text)
     except ValueError:
         return text
 
@@ -271,7 +269,7 @@ def _name(key: MatchingKey) -> KeyTest | None:
 
 
 def _checked_name(value: Any) -> dict[str, str]:
-    if not isinstance(value, dict) or not value.keys() <= set(person_names.GROUPS):
+    if not isinstance(value, dict) or not value.keys() <= set(NAME_GROUPS):
         raise ValueError("expected a person name")
     for group in value.values():
         _checked_text(group)
@@ -300,7 +298,7 @@ def _names_anybody(pattern: str) -> bool:
 
 
 def _alternatives(pattern: str) -> tuple[str, ...]:
-    """``yamada^*`` also means ``yamada``: components that are not there are empty ones."""
+    """``yamada^*`` also means ``yamada``: absent components are empty ones."""
     patterns = [pattern]
     while patterns[-1].endswith("^*") and len(patterns) <= _COMPONENTS:
         patterns.append(patterns[-1][:-2].rstrip("^"))
@@ -335,5 +333,5 @@ def _fuzzy_name(key: MatchingKey, name: Mapping[str, str]) -> KeyTest | None:
 _BUILDERS: Final[Mapping[str, Callable[[MatchingKey], KeyTest | None]]] = MappingProxyType(
     {"AT": _tag, "DS": _decimal, "IS": _decimal, "PN": _name, "UI": _uid}
     | dict.fromkeys(DATED_VRS, _dated)
-    | dict.fromkeys(WHOLE_NUMBER_VRS | FLOAT_VRS, _number)
+    | dict.fromkeys(INTEGER_VRS | FLOAT_VRS, _number)
 )

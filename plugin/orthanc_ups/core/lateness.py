@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Which workitems are late or stuck, and why: the one rule for list, counts and metrics.
+"""Which workitems are late or stuck, and why: the only rule, for list, counts and metrics.
 
-``projection/late.py`` says the same in SQL.
+``projection/late.py`` has the same rule in SQL.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class LateKind(Enum):
     EXPIRATION = "expiration"
     """Not final past its expiration (0040,4008)."""
     SILENT = "silent"
-    """IN PROGRESS, and its performer has been silent for too long."""
+    """IN PROGRESS, without any change by its performer for too long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,8 @@ class LatePolicy:
     """When work is late.
 
     Attributes:
-        grace: seconds after the scheduled start; ``graces`` have others for some kinds of work, first fit.
+        grace: seconds after the scheduled start.
+        graces: other periods for certain labels and worklists; the first that fits applies.
         silence: seconds without any change by the performer; 0 for never.
     """
 
@@ -54,7 +55,7 @@ class LatePolicy:
     graces: tuple[Grace, ...] = ()
 
     def grace_of(self, label: str, worklist: str) -> float:
-        """Seconds after the start of such a workitem at which it is late."""
+        """Seconds after its start from which such a workitem is late."""
         graces = (grace for grace in self.graces if grace.label == label and grace.worklist in ("", worklist))
         return next((grace.seconds for grace in graces), self.grace)
 

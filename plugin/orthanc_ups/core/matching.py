@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The one matching engine: C-FIND, Search and filtered subscriptions (PS3.4 C.2.2.2, CC.2.8; PS3.18 §11.9)."""
+"""The matching engine of C-FIND, Search and filtered subscriptions (PS3.4 C.2.2.2, CC.2.8; PS3.18 §11.9)."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ class Query:
     """A compiled identifier. Immutable; may be shared between threads.
 
     Attributes:
-        has_keys: False if nothing in it can be a matching key; C-FIND then answers no match. A zero-length
-            key is a key, and so is one that no UPS has: it is universal (PS3.4 C.2.2.1.3).
+        has_keys: False if it has no key at all; C-FIND then returns no match. A zero-length key is a key, and so is
+            one that no UPS has, which is universal (PS3.4 C.2.2.1.3).
         has_matching_keys: False if none of its keys is a matching key of a UPS.
         unsupported: paths of keys with a value that are not used for matching (C-FIND answers FF01).
-        unmatchable: paths of keys that can match no workitem, each with the reason in words.
+        unmatchable: paths of keys that cannot match any workitem, each with the reason in words.
         clauses: the conditions of the keys, for an index; all of them must hold.
         exact: True if the clauses alone decide.
-        zone: where date-times without offset belong, of keys and of stored values.
+        zone: of date-times without offset, in keys and in stored values.
         identity: equal for queries that match the same workitems.
     """
 
@@ -97,9 +97,9 @@ class Query:
         """Compile an identifier.
 
         Args:
-            identifier: in the inner form. Timezone Offset From UTC (0008,0201) in it holds for its date-times.
-            mechanisms: the extended matching mechanisms that were negotiated or asked for.
-            timezone: the local zone: ``+0100`` or a ``tzinfo``; without it UTC. It holds for keys and stored
+            identifier: Timezone Offset From UTC (0008,0201) in it applies to its date-times.
+            mechanisms: the extended matching mechanisms that were negotiated or requested.
+            timezone: the local zone: ``+0100`` or a ``tzinfo``; UTC by default. It applies to keys and stored
                 values that have neither an offset nor (0008,0201).
 
         Raises:
@@ -115,34 +115,27 @@ class Query:
         return tuple(condition for clause in self.clauses for condition in clause.conditions)
 
     def matches(self, attributes: DataSet) -> bool:
-        """True if a workitem fits every key."""
+        """True if a workitem matches every key."""
         local = _stored_zone(attributes, self.zone) if self._dated else self.zone
         return all(test(attributes, local) for test in self._tests)
 
     def select(self, attributes: DataSet) -> DataSet:
-        """The answer of C-FIND: exactly the attributes asked for, empty if absent (PS3.4 CC.2.8).
+        """The answer of C-FIND: exactly the requested attributes, empty if absent (PS3.4 CC.2.8).
 
-        Of a sequence every item with the nested keys asked for, or the whole if none was. Timezone Offset From
-        UTC (0008,0201) is added where it applies; Transaction UID is never there.
+        Of a sequence every item with the requested nested keys, or the whole sequence if there are none. Timezone
+        Offset From UTC (0008,0201) is added where it applies; Transaction UID is never returned.
         """
         return self._selection.of(attributes)
 
-    def select_with_returns(
-        self, attributes: DataSet, include: frozenset[str] | None = None, all: bool = False
-    ) -> DataSet:
-        """The answer of a Search: return keys 1 and 2, 1C and 2C if present, match attributes, ``include``.
+    def returns(self, include: frozenset[str] = frozenset(), everything: bool = False) -> Selection:
+        """What a Search returns: return keys 1 and 2, 1C and 2C if present, match attributes, ``include``.
 
-        ``include`` holds paths of tags joined by dots; ``all`` returns everything but Transaction UID.
+        ``include`` has paths of tags joined by dots; with ``everything``, all attributes but Transaction UID.
         """
-        return self.returns(include, all).of(attributes)
-
-    def returns(self, include: frozenset[str] | None = None, all: bool = False) -> Selection:
-        """What ``select_with_returns`` picks."""
-        form = (include or frozenset(), all)
-        selection = self._returns.get(form)
+        selection = self._returns.get((include, everything))
         if selection is None:
-            selection = search_selection(self._tree, self._vr_of, form[0], everything=all)
-            self._returns[form] = selection
+            selection = search_selection(self._tree, self._vr_of, include, everything=everything)
+            self._returns[include, everything] = selection
         return selection
 
 
@@ -161,8 +154,8 @@ class _Compiler:
     def level(self, dataset: DataSet, trail: Trail, above: bool) -> list[KeyTest]:
         """The tests of all keys that are not universal.
 
-        ``above`` is False in a sequence that is no matching key; attributes of the table have their own say. A
-        Private Creator asks for nothing by itself: it says whose the private keys of its block are (PS3.5 §7.8.1).
+        ``above`` is False in a sequence that is no matching key; it does not apply to attributes of the table, whose
+        rows decide. A Private Creator is no key by itself: it identifies the private keys of its block (PS3.5 §7.8.1).
         """
         tests: dict[str, KeyTest] = {}
         for tag, attribute in dataset.items():
@@ -221,10 +214,10 @@ class _Compiler:
         return test
 
     def _test(self, key: MatchingKey, rule: Rule | None) -> KeyTest | None:
-        """The values of a key are alternatives, but of an attribute with several values each must be there.
+        """Any value of a key may match; but if the attribute can have several values, each value of the key must.
 
         The latter is Multiple Value Matching (PS3.4 C.2.2.2.8), which leaves open what several values mean for an
-        attribute that can have one only.
+        attribute that can have only one.
         """
         if len(key.values) > 1 and key.vr != "UI":
             if Mechanisms.MULTIPLE not in self.mechanisms:
@@ -266,10 +259,10 @@ def _is_private_creator(tag: str) -> bool:
 
 
 def _is_foreign(tag: str, trail: Trail) -> bool:
-    """True for an attribute without a row of the table where the table says what may stand there.
+    """True for an attribute that the table does not have, on a level whose attributes the table lists.
 
-    No UPS has it as a part of its IOD, though one may hold it as an extension. Private attributes and what stands in
-    sequences that the table does not describe are none of these.
+    It is not part of the IOD, though a UPS may have it as an extension. False for private attributes, and in sequences
+    whose items the table does not describe.
     """
     if int(tag[3], 16) % 2:
         return False
@@ -290,9 +283,9 @@ def _check_vr(tag: str, attribute: Element, trail: Trail) -> None:
 
 
 def _item_test(tag: str, tests: list[KeyTest]) -> KeyTest:
-    """One stored item must satisfy all keys of the item (PS3.4 C.2.2.2.6).
+    """A single stored item must match all keys of the item (PS3.4 C.2.2.2.6).
 
-    A sequence without items is like one with an item without attributes: only Empty Value Matching fits it.
+    A sequence without items is like one with an empty item: only Empty Value Matching matches it.
     """
     inner: tuple[Test, ...] = tuple(key.test for key in tests)
 
@@ -313,7 +306,7 @@ def _is_empty(value: Any) -> bool:
 
 
 def _return_tree(identifier: DataSet) -> tuple[ReturnTree, dict[str, str]]:
-    """What is asked for, and the VRs that were sent."""
+    """The requested attributes, and the VRs that were sent."""
     tree: ReturnTree = {}
     vr_of: dict[str, str] = {}
     for tag, attribute in identifier.items():
@@ -339,14 +332,14 @@ def _request_zone(identifier: DataSet, local: Zone) -> Zone:
     offset = text(identifier, tags.TIMEZONE_OFFSET)
     if not offset:
         return local
-    own = zone(offset)
-    if own is None:
+    sent = zone(offset)
+    if sent is None:
         what = "is not valid: expected an offset from UTC such as +0100"
         raise refusal(IDENTIFIER_MISMATCH, (), tags.TIMEZONE_OFFSET, what)
-    return own
+    return sent
 
 
 def _stored_zone(attributes: DataSet, local: Zone) -> Zone:
     offset = text(attributes, tags.TIMEZONE_OFFSET)
-    own = zone(offset) if offset else None
-    return local if own is None else own
+    stored = zone(offset) if offset else None
+    return local if stored is None else stored

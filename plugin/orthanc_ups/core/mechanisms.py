@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Ways of matching that hold only where SCU and SCP have agreed on them (PS3.4 C.5.1.1, PS3.18 §8.3.4)."""
+"""Ways of matching that apply only if SCU and SCP have agreed on them (PS3.4 C.5.1.1, PS3.18 §8.3.4)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import Flag, auto
 
 
 class Mechanisms(Flag):
-    """Extended matching mechanisms; each is off unless it was negotiated or asked for."""
+    """Extended matching mechanisms; each is off unless it was negotiated or requested."""
 
     NONE = 0
     FUZZY = auto()
@@ -24,10 +24,10 @@ class Mechanisms(Flag):
 
     @classmethod
     def of_words(cls, words: Iterable[object]) -> Mechanisms:
-        """Read what ``words`` wrote. Raises ValueError for a word that is none of them."""
-        read = cls.NONE
+        """Read what ``words`` wrote. Raises ValueError for an unknown word."""
+        mechanisms = cls.NONE
         for word in words:
             if not isinstance(word, str) or word.upper() not in cls.__members__:
                 raise ValueError(f"{word!r} is not an extended matching mechanism")
-            read |= cls[word.upper()]
-        return read
+            mechanisms |= cls[word.upper()]
+        return mechanisms

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Numbers as senders write them, and as the VRs of numbers have them (PS3.5 §6.2).
+"""Numbers as clients write them, converted to the form that their VR requires (PS3.5 §6.2).
 
 Readers of data sets use this for what they accept silently, the rules for what they correct and report. Each
-function returns None for a text that is no such number.
+function returns None for a text that is not such a number.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def integer(text: str) -> int | None:
 
 
 def real(text: str) -> float | str | None:
-    """For FD and FL; what is no finite number is ``NaN``, ``Infinity`` or ``-Infinity``."""
+    """For FD and FL: a finite number, or ``NaN``, ``Infinity`` or ``-Infinity``."""
     text = text.strip()
     special = _SPECIAL.get(text.lower())
     if special is not None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """An immutable set of whole numbers ≥ 0; bit ``n % 8`` of byte ``n // 8`` stands for ``n``."""
+    """An immutable set of whole numbers ≥ 0; bit ``n % 8`` of byte ``n // 8`` is set for each member ``n``."""
 
     bits: bytes = b""
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What the worklist answers to a command or a search."""
+"""The answers of the worklist to a command or a search."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Outcome:
 
     Attributes:
         status: success or one of the warnings.
-        uid: the workitem or well-known UID it was about.
+        uid: the workitem, or the well-known UID of a global subscription.
         attributes: what the SCP set or coerced, if the status says so; else empty.
-        details: one sentence per modification, naming the attribute.
-        reason: why it was done, as in the history; empty if no reason was given.
+        details: a sentence for each correction, which names the attribute.
+        reason: as in the history; empty if the requester gave none.
     """
 
     status: Status
@@ -33,11 +33,13 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Paging:
-    """Which page of a search, and which attributes beside those that are always returned (PS3.18 §11.9.1).
+    """The requested page of a search, and the attributes beside those that are always returned (PS3.18 §11.9.1).
 
     Attributes:
-        offset: matches to be skipped; ``limit`` is their greatest number on the page, None for all.
-        include: paths of tags joined by dots; ``everything`` returns all attributes.
+        offset: number of matches to skip.
+        limit: greatest number of matches on the page, None for all.
+        include: paths of tags joined by dots.
+        everything: True to return all attributes.
     """
 
     offset: int = 0
@@ -56,7 +58,8 @@ class Page(Generic[T]):
 
     Attributes:
         workitems: the returned attributes of each, as data sets or in another form, in stable order.
-        total: number of all matches; ``remaining`` of those after this page.
+        total: number of all matches.
+        remaining: number of matches after this page.
     """
 
     workitems: tuple[T, ...]

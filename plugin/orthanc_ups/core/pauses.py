@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 
 def growing(first: float, longest: float) -> Iterator[float]:
-    """Pauses in seconds, without end: each twice the one before, up to ``longest``.
+    """An endless series of pauses in seconds: each is twice the last, up to ``longest``.
 
-    Delivery has pauses of its own (``Backoff``), which the settings govern and a receiver may shorten.
+    Delivery has its own (``Backoff``), which settings govern and a receiver may shorten.
     """
     pause = first
     while True:

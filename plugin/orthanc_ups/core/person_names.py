@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""How person names compare (PS3.4 C.2.2.2.1, C.2.2.2.4: the choice is the SCP's, and is told to users).
+"""How person names are compared (PS3.4 C.2.2.2.1, C.2.2.2.4: the SCP decides, and docs/conformance.md says how).
 
 - Case is ignored, and so are accents of Latin and Greek letters: ``muller`` finds ``Müller``; ``ß``
   is ``ss``, ``ø`` is ``o``, ``ё`` is ``е``. Full-width and half-width forms are equal (Unicode NFKC).
-  The voicing marks of kana count, as they make other letters.
+  The voicing marks of kana count, because they make different letters.
 - Blanks around components, and empty components at the end, are ignored.
-- A key in the alphabetic group is looked for in all three groups of a stored name, since many clients put
-  whatever was typed there; a key in the ideographic or phonetic group only in its own.
+- A key in the alphabetic group is compared with all three groups of a stored name, because many clients put
+  any typed text there; a key in the ideographic or phonetic group only with the same group.
 - A key that ends in ``^*`` also finds names without those components: ``yamada^*`` finds ``Yamada``.
-- Fuzzy matching, if asked for: each word of the key must begin a word of the name or sound like one, in any
-  order and component. The sound of a word is its chain of consonants, similar ones made one.
+- Fuzzy matching, if requested: each word of the key must be the beginning of a word of the name or sound like one,
+  in any order and component. The sound of a word is its first sound and its consonants; similar ones are equal.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final
 
-GROUPS: Final = ("Alphabetic", "Ideographic", "Phonetic")
+from .dataset import NAME_GROUPS
 
 _WITHOUT_MARK: Final = str.maketrans(
     {"ø": "o", "đ": "d", "ð": "d", "ł": "l", "ħ": "h", "ŧ": "t", "ı": "i", "æ": "ae", "œ": "oe", "þ": "th"}
@@ -52,7 +52,7 @@ _REPEATED: Final = re.compile(r"(.)\1+")
 
 @lru_cache(maxsize=8192)
 def fold(text: str) -> str:
-    """One component group without what is ignored. Wildcards stay."""
+    """A component group as it is compared. Wildcards stay."""
     folded = text.casefold() if text.isascii() else _folded(text)
     if "^" not in folded:
         return " ".join(folded.split())
@@ -73,15 +73,15 @@ def _folded(text: str) -> str:
 
 
 def _is_accent(base: str, mark: str) -> bool:
-    """True for marks that do not change the letter: all on Latin and Greek ones, and that of Cyrillic ё."""
+    """True for marks that do not make another letter: all on Latin and Greek letters, and the diaeresis of ё."""
     return base < _END_OF_GREEK or (base == _CYRILLIC_YE and mark == _DIAERESIS)
 
 
 def groups(name: Any) -> dict[str, str]:
-    """The folded component groups of a PN value that hold something."""
+    """The folded component groups of a PN value, without empty ones."""
     if not isinstance(name, dict):
         return {}
-    folded = {group: fold(name[group]) for group in GROUPS if isinstance(name.get(group), str)}
+    folded = {group: fold(name[group]) for group in NAME_GROUPS if isinstance(name.get(group), str)}
     return {group: text for group, text in folded.items() if text}
 
 
@@ -91,7 +91,7 @@ def words(name: Any) -> frozenset[str]:
 
 
 def words_of(folded: Mapping[str, str]) -> frozenset[str]:
-    """The words of component groups that ``groups`` made."""
+    """The words of folded component groups."""
     return frozenset(word for text in folded.values() for word in _WORD.findall(text))
 
 
@@ -107,7 +107,7 @@ def sound(word: str) -> str:
 
 
 def resembles(word: str, name_words: frozenset[str]) -> bool:
-    """True if a word of a key begins some word of a name or sounds like it."""
+    """True if a word of a key is the beginning of a word of the name, or sounds like one."""
     heard = sound(word)
     return any(
         candidate.startswith(word) or (heard and sound(candidate) == heard) for candidate in name_words

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The conditions of a query, for an index, which may use them to narrow the search down or to decide it."""
+"""The conditions of a query. An index uses them to narrow the search down, or to decide it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Operator(Enum):
-    """How the values of a condition are meant; any one of them suffices."""
+    """What the values of a condition mean; it holds if any of them fits."""
 
     EQUALS = "the stored text is one of them"
     LIKE = "the stored text fits one of these wildcard patterns"
@@ -26,7 +26,8 @@ class Condition:
         path: tags joined by dots; for person names followed by ``.Alphabetic``, ``.Ideographic`` or
             ``.Phonetic`` if only that group is meant.
         operator: what the values mean.
-        values: alternatives. Texts are as ``key_tests.plain`` and ``person_names.fold`` leave them.
+        values: alternatives. Texts are in the form of ``dataset.plain``, person names in that of
+            ``person_names.fold``.
     """
 
     path: str
@@ -36,7 +37,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Clause:
-    """The conditions of one top-level key: all must hold, within a sequence on one and the same item.
+    """The conditions of a top-level key: all must hold, and those within a sequence on the same item.
 
     Attributes:
         conditions: each is necessary; there may be none.

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Reasons, in the words of whoever did something: bounded, on one line, without patient or Transaction UID.
+"""The reasons that requesters give: of limited length, on one line, without patient data and Transaction UID.
 
 Reasons go into histories, log lines and audit records, which must not contain patient data. People who type a reason
-do not know that, so the names and ID of the workitem's patient are removed from it.
+may not know that, so the names and ID of the workitem's patient are removed.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from .workitem import Workitem, digest
 MAXIMUM: Final = 500
 """Greatest length of a reason, in characters."""
 
-_BLOT: Final = "[…]"
-_LEAST: Final = 2
+_REMOVED: Final = "[…]"
+_SHORTEST: Final = 2  # characters of a name or ID that is removed
 _UID: Final = re.compile(r"\d+(?:\.\d+)+")
 _COMPONENTS: Final = re.compile(r"[\s^=]+")
 
@@ -37,14 +37,14 @@ def reason_of(command: Command, *workitems: Workitem) -> str:
 
 
 def in_words(information: DataSet) -> str:
-    """The meaning of the reason's code and Reason For Cancellation (0074,1238), as far as they are there."""
+    """The meanings of the reason codes and Reason For Cancellation (0074,1238), as far as they are present."""
     codes = items(information, tags.DISCONTINUATION_REASONS)
     meanings = [text(code, tags.CODE_MEANING) for code in codes]
     return ": ".join(part for part in (*meanings, text(information, tags.REASON_FOR_CANCELLATION)) if part)
 
 
 def discreet(reason: str, *workitems: Workitem) -> str:
-    """A reason that may be recorded: printable, on one line, of at most MAXIMUM characters.
+    """The reason in a form that may be recorded: printable, on one line, of at most MAXIMUM characters.
 
     The names and ID of these workitems' patients and their Transaction UIDs are replaced by ``[…]``.
     """
@@ -58,25 +58,25 @@ def discreet(reason: str, *workitems: Workitem) -> str:
 
 
 def _without_transaction(words: str, owner: str | None) -> str:
-    return _UID.sub(lambda match: _BLOT if digest(match[0]) == owner else match[0], words)
+    return _UID.sub(lambda match: _REMOVED if digest(match[0]) == owner else match[0], words)
 
 
 def _without_patient(words: str, attributes: DataSet) -> str:
     names = sorted(set(_names(attributes)), key=len, reverse=True)
     if not names:
         return words
-    return re.sub("|".join(map(_whole_word, names)), _BLOT, words, flags=re.IGNORECASE)
+    return re.sub("|".join(map(_whole_word, names)), _REMOVED, words, flags=re.IGNORECASE)
 
 
 def _names(attributes: DataSet) -> Iterator[str]:
     for name in values(attributes, tags.PATIENT_NAME):
         for group in name.values() if isinstance(name, dict) else ():
-            yield from (part for part in _COMPONENTS.split(str(group)) if len(part) >= _LEAST)
-    if len(identifier := text(attributes, tags.PATIENT_ID).strip()) >= _LEAST:
+            yield from (part for part in _COMPONENTS.split(str(group)) if len(part) >= _SHORTEST)
+    if len(identifier := text(attributes, tags.PATIENT_ID).strip()) >= _SHORTEST:
         yield identifier
 
 
 def _whole_word(name: str) -> str:
-    """A pattern of a name. ASCII names match whole words only: ``Art`` not ``start``. Other scripts may lack blanks."""
+    """A pattern of a name. ASCII names match whole words (``Art`` not ``start``); other scripts may lack blanks."""
     escaped = re.escape(name)
     return rf"(?<!\w){escaped}(?!\w)" if name.isascii() else escaped

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""How refusals and corrections name attributes, and how a pass over a data set gathers all of them."""
+"""How refusals and corrections name attributes, and how all those of a data set are collected."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Trail: TypeAlias = tuple[tuple[str, int], ...]
 
 
 def spelled(tag: str) -> str:
-    """``CodeValue (0008,0100)``; without keyword for a tag that the table does not have."""
+    """``CodeValue (0008,0100)``; ``(0009,1001)`` for a tag that the table does not have."""
     return f"{keyword(tag)} ({tag[:4]},{tag[4:]})" if tag in KEYWORD_OF else keyword(tag)
 
 
 def located(trail: Trail) -> str:
-    """``, in item 2 of InputInformationSequence (0040,4021)``; nothing at the top."""
+    """``, in item 2 of InputInformationSequence (0040,4021)``; empty at the top level."""
     return "".join(f", in item {number} of {spelled(tag)}" for tag, number in reversed(trail))
 
 
@@ -30,9 +30,9 @@ def path_of_trail(trail: Trail, tag: str) -> str:
 
 
 def refusal(status: Status, trail: Trail, tag: str, what: str) -> UpsError:
-    """A refusal that names the attribute, what is wrong with it, and its place.
+    """A refusal that names the attribute, what is wrong with it, and the item that contains it.
 
-    ``what`` continues the sentence that begins with the attribute; it contains no patient data.
+    ``what`` is the predicate of the sentence that begins with the attribute; it contains no patient data.
     """
     return UpsError(status, f"{spelled(tag)} {what}{located(trail)}", path_of_trail(trail, tag))
 
@@ -45,7 +45,7 @@ _RANKS: Final = (
     statuses.NO_SUCH_ATTRIBUTE,
     statuses.INVALID_VALUE,
 )
-"""Which status a refusal has if its faults differ: the first of these."""
+"""The status of a refusal with several faults is the first of these that occurs."""
 _MAXIMUM: Final = 100
 _MAXIMUM_SENTENCES: Final = 20
 
@@ -54,7 +54,7 @@ class Findings:
     """The findings of the rules in one data set: every fault, and every correction.
 
     Attributes:
-        strict: values with a fault are refused even if their meaning is clear, and nothing is added (``Ups.Strict``).
+        strict: True to refuse faulty values even if their meaning is clear, and to add nothing (``Ups.Strict``).
         count: the number of findings.
     """
 
@@ -104,12 +104,12 @@ class Findings:
 
     @property
     def corrected(self) -> frozenset[str]:
-        """Tags of the attributes of the workitem that were corrected, or hold what was."""
+        """Top-level tags of the attributes that were corrected, or that contain such attributes."""
         return frozenset(self._corrected)
 
 
-class Gathered:
-    """Faults of single attributes, gathered while a data set is read."""
+class FaultList:
+    """Faults of single attributes, collected while a data set is read."""
 
     def __init__(self) -> None:
         self._faults: list[Fault] = []
@@ -117,11 +117,11 @@ class Gathered:
 
     @property
     def count(self) -> int:
-        """How many attributes are at fault."""
+        """The number of attributes at fault."""
         return len(self._faults) + self._more
 
     def add(self, error: UpsError) -> None:
-        """Note what is wrong with an attribute; the path is empty for a name that is not a tag."""
+        """Add the faults of an error; of an error without any, its detail as the fault of ``error.tag``."""
         if len(self._faults) < _MAXIMUM:
             self._faults += error.faults or (Fault(error.status, error.tag or "", error.detail),)
         else:
@@ -134,9 +134,9 @@ class Gathered:
 
 
 def refusal_of(faults: Sequence[Fault], more: int = 0) -> UpsError:
-    """One refusal that names all faults; ``more`` is the number of those that are not listed.
+    """One refusal that names all faults; ``more`` is the number of faults that are not in the list.
 
-    The state of the workitem comes first, then what has the status of the refusal.
+    Procedure Step State comes first, then the faults with the status of the refusal.
     """
     ranked = sorted(faults, key=_rank)
     sentences = [fault.reason for fault in ranked[:_MAXIMUM_SENTENCES]]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What a single value of each VR looks like in the inner form (PS3.5 §6.2, Table 6.2-1).
+"""What a single value of each VR looks like in the internal form (PS3.5 §6.2, Table 6.2-1).
 
-Blanks that pad a value are tolerated everywhere. Text is Unicode, so escape sequences are control characters like
-others. What cannot be written to XML 1.0 or UTF-8 is not allowed: lone surrogates, U+FFFE, U+FFFF.
+Padding with blanks is accepted everywhere. Text is Unicode, so ESC is a control character like any other. Characters
+that XML 1.0 or UTF-8 cannot encode are not allowed: lone surrogates, U+FFFE, U+FFFF.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from datetime import date, time
 from types import MappingProxyType
 from typing import Any, Final
 
+from .dataset import NAME_GROUPS
+
 Check = Callable[[Any], bool]
 
 
 @dataclass(frozen=True, slots=True)
 class Representation:
-    """How the values of a VR are checked, and what is expected, in words."""
+    """How the values of a VR are checked, and in words what is expected."""
 
     valid: Check
     form: str
@@ -39,7 +41,6 @@ _DATE_TIME: Final = re.compile(
     rf"([0-9]{{4}})(?:([0-9]{{2}})(?:([0-9]{{2}})({_TIME.pattern})?)?)?({_OFFSET.pattern})?"
 )
 _NAME_GROUP: Final = re.compile(rf"{_LINE.replace('[^', '[^=')}{{0,64}}")
-_NAME_GROUPS: Final = frozenset({"Alphabetic", "Ideographic", "Phonetic"})
 _TOO_LARGE_FOR_SINGLE: Final = 2.0**128 - 2.0**103  # rounds up to infinity (IEEE 754)
 _SPECIAL_NUMBERS: Final = frozenset({"NaN", "Infinity", "-Infinity"})
 
@@ -72,7 +73,7 @@ def is_date(value: Any) -> bool:
 
 
 def is_time(value: Any) -> bool:
-    """HH, HHMM, HHMMSS or HHMMSS.F to HHMMSS.FFFFFF; a leap second is a time."""
+    """HH, HHMM, HHMMSS or HHMMSS.F to HHMMSS.FFFFFF; second 60 is a leap second."""
     match = _TIME.fullmatch(value.strip(" ")) if isinstance(value, str) else None
     return match is not None and _real_time(*match.groups())
 
@@ -89,7 +90,7 @@ def is_date_time(value: Any) -> bool:
 
 
 def is_offset(value: Any) -> bool:
-    """An offset from UTC between -1200 and +1400; -0000 is none (PS3.3 §C.12.1.1.8)."""
+    """An offset from UTC between -1200 and +1400; -0000 is not valid (PS3.3 §C.12.1.1.8)."""
     return isinstance(value, str) and _OFFSET.fullmatch(value.strip(" ")) is not None
 
 
@@ -129,13 +130,15 @@ def _is_float(value: Any) -> bool:
 
 
 def _is_single(value: Any) -> bool:
-    """A number that 32 bits can hold, rounded to their digits."""
+    """A number that can be rounded to 32 bits (IEEE 754)."""
     return _is_float(value) and (isinstance(value, str) or abs(value) < _TOO_LARGE_FOR_SINGLE)
 
 
 def _is_name(value: Any) -> bool:
     return (
-        isinstance(value, dict) and value.keys() <= _NAME_GROUPS and all(map(_is_name_group, value.values()))
+        isinstance(value, dict)
+        and value.keys() <= set(NAME_GROUPS)
+        and all(map(_is_name_group, value.values()))
     )
 
 
@@ -218,4 +221,4 @@ FORMS: Final[Mapping[str, Representation]] = MappingProxyType(
         "offset": Representation(is_offset, "an offset from UTC such as +0100"),
     }
 )
-"""Forms that single attributes ask for beyond their VR, as ``attributes.csv`` names them."""
+"""Forms that some attributes require beyond their VR, by their name in ``attributes.csv``."""

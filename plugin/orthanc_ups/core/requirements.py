@@ -3,12 +3,12 @@
 
 ``arranged`` checks one column of Table CC.2.5-3 and returns the data set as it is to be stored:
 
-- type 1 needs a value, a 1C attribute too if its condition holds;
+- type 1 must have a value, and so must type 1C if its condition holds;
 - type 2 must be present; if it is not, it is added empty and reported, or refused if the findings are strict;
-- what an SCU may leave out but an SCP must hold (``3/2``, ``1C/2``) is added empty, as the table has it;
-- what an SCU may leave out and an SCP must not hold empty (``3/1``, ``1C/1``), counts as not sent if it comes
-  empty, and that is reported: an empty type 3 attribute says nothing (PS3.5 §7.4.5), and performers do send
-  them. With strict findings, type 1C is refused;
+- an attribute that an SCU may leave out but an SCP must store (``3/2``, ``1C/2``) is added empty;
+- an attribute that an SCU may leave out and an SCP must not store empty (``3/1``, ``1C/1``) counts as not sent if it
+  is empty, which is reported: an empty type 3 attribute says nothing (PS3.5 §7.4.5), and performers do send them. If
+  the findings are strict, empty type 1C is refused;
 - an enumerated value in lower case, and the VR that earlier editions gave a URI, are corrected and reported.
   Padding is not reported.
 
@@ -37,7 +37,7 @@ _REFUSED: Final = {tags.STATE: "is changed by Change UPS State, not"}
 
 @dataclass(frozen=True, slots=True)
 class Arrangement:
-    """One pass over a data set whose values are checked.
+    """A pass over a data set whose values have been checked.
 
     Attributes:
         creating: True for column N-CREATE, False for N-SET.
@@ -51,7 +51,7 @@ class Arrangement:
     def arranged(
         self, item: DataSet, contents: Contents, trail: Trail = (), above: DataSet = _NOTHING
     ) -> DataSet:
-        """One level, as it is to be stored; ``above`` is the level that contains its sequence."""
+        """An item, or the workitem itself, as it is to be stored; ``above`` is the level that contains its sequence."""
         demands = contents.create if self.creating else contents.update
         self._check_allowed(item, demands, trail)
         self._check_values(item, demands, trail, above)
@@ -88,7 +88,7 @@ class Arrangement:
         self.findings.fault(status, trail, tag, f"{what}{_because(condition)}")
 
     def _added(self, item: DataSet, contents: Contents, demands: Demands, trail: Trail) -> DataSet:
-        """Type 2 attributes that are not there."""
+        """The missing type 2 attributes, empty."""
         added: DataSet = {}
         for tag in demands.present:
             if tag in item:
@@ -124,7 +124,7 @@ class Arrangement:
             self.findings.correction(trail, rule.tag, "left out: it has no value")
 
     def stored(self, attribute: Element, rule: Rule, trail: Trail, item: DataSet) -> Element:
-        """An element as it is to be stored; itself if nothing changes."""
+        """An element as it is to be stored; the same object if nothing changes."""
         if attribute is FAULTY:
             return attribute
         if is_empty(attribute):
@@ -138,22 +138,22 @@ class Arrangement:
     def _items(
         self, attribute: Element, tag: str, contents: Contents, trail: Trail, above: DataSet
     ) -> Element:
-        """The sequence as it is to be stored. An interned one without findings is not checked again."""
+        """The sequence as it is to be stored. An interned sequence without findings is checked only once."""
         notes = None if trail or contents.looks_above else notes_of(attribute)
         if notes is None:
-            return self._looked_into(attribute, tag, contents, trail, above)
+            return self._arranged_items(attribute, tag, contents, trail, above)
         key = "arranged", tag, self.creating, self.findings.strict
         element: Element | None = notes.get(key)
         if element is not None:
             return element
         count = self.findings.count
-        arranged = self._looked_into(attribute, tag, contents, trail, above)
+        arranged = self._arranged_items(attribute, tag, contents, trail, above)
         if self.findings.count == count:
             notes[key] = arranged
             derive(notes, arranged)
         return arranged
 
-    def _looked_into(
+    def _arranged_items(
         self, attribute: Element, tag: str, contents: Contents, trail: Trail, above: DataSet
     ) -> Element:
         values: list[DataSet] = attribute["Value"]

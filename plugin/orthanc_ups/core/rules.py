@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Table CC.2.5-3 of PS3.4 with its macros, read once from ``attributes.csv`` into a tree for fast walking.
+"""Table CC.2.5-3 of PS3.4 with its macros, read from ``attributes.csv`` into a tree.
 
 A path is made of tags joined by dots: ``00404018.00080100`` is the Code Value of the Scheduled Workitem Code.
-The file has one line per row of the table. Beside the table's own columns it has:
+The file has a line for each row of the table. Beside the columns of the table it has:
 
-- ``vm``: ``1`` or ``n`` values; for a sequence the number of items that may stand in it;
-- ``condition``: when a 1C attribute is required, where a program can decide (``conditions.py``);
+- ``vm``: ``1`` or ``n`` values, or items of a sequence;
+- ``condition``: when a 1C attribute is required, if a program can decide that (``conditions.py``);
 - ``values``: the enumerated values separated by ``|``, or the name of a form (``percent``, ``offset``);
 - ``former_vr``: the VR that earlier editions of PS3.6 gave the attribute.
 
-The printed table asks N-SET for every kind of value of a content item at once (1/1), though they exclude one
-another; the file has 1C/1C there, as for N-CREATE.
+For N-SET, the printed table requires every kind of value of a content item (1/1), though they exclude each other;
+the file has 1C/1C there, as for N-CREATE.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _CATCH_ALL: Final = "*"
 
 
 class Usage(NamedTuple):
-    """What a column demands of SCU and SCP (PS3.4 §5.4.2.2): ``1``, ``1C``, ``2``, ``2C``, ``3``, ``NA``, ``-``.
+    """What a column requires of SCU and SCP (PS3.4 §5.4.2.2): ``1``, ``1C``, ``2``, ``2C``, ``3``, ``NA``, ``-``.
 
-    The SCP of SOP Class UID has ``SET``: it sets the value.
+    For SOP Class UID, the SCP's is ``SET``: it sets the value.
     """
 
     scu: str
@@ -39,26 +39,26 @@ class Usage(NamedTuple):
 
     @property
     def droppable(self) -> bool:
-        """The SCU may leave it out, the SCP must not store it empty: sent empty, it counts as not sent."""
+        """True if the SCU may leave it out and the SCP must not store it empty: if empty, it counts as not sent."""
         return self.scu in ("3", "1C") and self.scp in ("1", "1C")
 
     @property
     def filled(self) -> bool:
-        """The SCU may leave it out, the SCP stores it in any case, empty if it has no value."""
+        """True if the SCU may leave it out and the SCP stores it in any case, empty if it has no value."""
         return self.scu in ("3", "1C") and self.scp == "2"
 
 
 @dataclass(frozen=True, slots=True)
 class Demands:
-    """What one column demands on one level: of the workitem itself, or of each item of a sequence.
+    """What a column requires on one level: of the workitem itself, or of each item of a sequence.
 
     Attributes:
         valued: tags of type 1: present, with a value.
         present: tags of type 2: present, possibly empty.
         conditional: attributes of type 1C whose condition a program can decide.
         refused: tags that must not be present.
-        filled: attributes that are stored empty if not sent.
-        dropped: tags that count as not sent if they come empty.
+        filled: attributes that are stored empty if they are not sent.
+        dropped: tags that count as not sent if they are empty.
     """
 
     valued: tuple[str, ...]
@@ -80,7 +80,7 @@ class Contents:
 
     @property
     def looks_above(self) -> bool:
-        """True if what an item needs depends on the level that contains its sequence."""
+        """True if the requirements on an item depend on the level that contains its sequence."""
         conditional = (*self.create.conditional, *self.update.conditional)
         return any(rule.condition is not None and rule.condition.kind == "above" for rule in conditional)
 
@@ -100,7 +100,7 @@ class Rule:
         values: the enumerated values, if there are any.
         form: ``percent``, ``offset`` or empty: a form beyond the VR's.
         contents: the rows of the items of a sequence, or None.
-        adjustable: True if its value may be stored differently from how it came.
+        adjustable: True if its value may be stored in another form than it was sent.
     """
 
     path: str
@@ -200,22 +200,22 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType({rule.path: rule for rule in
 CATCH_ALL: Final[Mapping[str, Rule]] = MappingProxyType(
     {row["module"]: _rule(row, {}, "R") for row in _ALL_ROWS if row["path"] == _CATCH_ALL}
 )
-"""The catch-all rows by module; an attribute without a row of its own is treated as they say: type 3."""
+"""The catch-all rows by module; they make attributes without a row of their own type 3."""
 
 MATCHING_KEYS: Final[Mapping[str, str]] = MappingProxyType(
     {rule.path: rule.match for rule in RULES.values() if rule.match != "-"}
 )
-"""Path to ``R``, ``U`` or ``O`` of everything that may be a matching key (column C-FIND)."""
+"""``R``, ``U`` or ``O`` of each path that may be a matching key (column C-FIND)."""
 
 RETURN_KEYS: Final[Mapping[str, str]] = MappingProxyType(
     {rule.path: rule.returned for rule in RULES.values() if rule.returned in ("1", "1C", "2", "2C")}
 )
-"""Path to ``1``, ``1C``, ``2`` or ``2C`` of what a Search always returns (PS3.18 §11.9.3).
+"""``1``, ``1C``, ``2`` or ``2C`` of each path that a Search always returns (PS3.18 §11.9.3).
 
-Types 1C and 2C only if the workitem holds them.
+Types 1C and 2C are returned only if the workitem has them.
 """
 
 
 def rule_for(path: str) -> Rule | None:
-    """The row of a path (``00404018.00080100``), or None if the table has none for it."""
+    """The row of a path (``00404018.00080100``), or None if the table does not have it."""
     return RULES.get(path)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Which attributes an answer has: those asked for in C-FIND, and return keys as well in a Search."""
+"""The attributes of an answer: the requested ones in C-FIND, and return keys as well in a Search."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .dictionary import VR_OF
 from .rules import RETURN_KEYS
 
 ReturnTree: TypeAlias = dict[str, "ReturnTree | None"]
-"""Tags to return; None means the whole attribute, a mapping what to return of each item of a sequence."""
+"""Tags to return: None for the whole attribute, or a tree for the items of a sequence."""
 
 _M = TypeVar("_M")
 NEVER_RETURNED: Final = frozenset({tags.TRANSACTION_UID, tags.SPECIFIC_CHARACTER_SET})
@@ -24,7 +24,7 @@ _IF_PRESENT: Final = frozenset(path for path, kind in RETURN_KEYS.items() if kin
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """One attribute of an answer: ``empty`` stands for it if absent (None: nothing does)."""
+    """An attribute of an answer; ``empty`` replaces an absent one, unless it is None."""
 
     tag: str
     empty: Element | None
@@ -32,7 +32,7 @@ class _Part:
 
 
 class Selection:
-    """Picks the attributes of an answer, always the same ones."""
+    """Picks the attributes of an answer; compiled once for all workitems."""
 
     def __init__(self, tree: ReturnTree, vr_of: Mapping[str, str], *, everything: bool = False) -> None:
         self._everything = everything
@@ -41,16 +41,16 @@ class Selection:
         self._parts = _parts(tree, vr_of, _IF_PRESENT | {tags.TIMEZONE_OFFSET})
 
     def of(self, attributes: DataSet) -> DataSet:
-        """The chosen attributes of a workitem, ascending by tag; it is not changed."""
+        """The selected attributes of a workitem, ascending by tag."""
         chosen = _chosen(attributes, self._parts)
         if not self._everything:
             return chosen
         return _with_everything(chosen, attributes)
 
     def of_members(self, members: Mapping[str, _M], empty: Callable[[Element], _M]) -> dict[str, _M] | None:
-        """The same choice among attributes in another form; None if only a part of some attribute is to be returned.
+        """As ``of`` for attributes in another form; None if only a part of some attribute is to be returned.
 
-        ``empty`` brings an empty element into that form.
+        ``empty`` converts an empty element to that form.
         """
         chosen: dict[str, _M] = {}
         for part in self._parts:
@@ -76,7 +76,7 @@ def search_selection(
 
     Args:
         matched: the match attributes.
-        vr_of: VRs of attributes that the table does not know.
+        vr_of: VRs of attributes that the table does not have.
         include: paths of tags joined by dots.
         everything: True for ``includefield=all``.
     """
@@ -109,7 +109,7 @@ def _copied(tree: ReturnTree | None) -> ReturnTree | None:
 
 
 def holds_times(tree: ReturnTree, vr_of: Mapping[str, str]) -> bool:
-    """Whether Timezone Offset From UTC (0008,0201) may matter to what is returned."""
+    """True if Timezone Offset From UTC (0008,0201) may apply to a returned attribute."""
     for tag, below in tree.items():
         vr = VR_OF.get(tag) or vr_of.get(tag)
         if vr in DATED_VRS or (vr == "SQ" and (below is None or holds_times(below, vr_of))):
@@ -131,7 +131,7 @@ def _parts(
 
 
 def creator_of(tag: str) -> str:
-    """What tells whose a private attribute is must come with it (PS3.5 §7.8.1); empty for any other attribute."""
+    """The tag of the Private Creator that must be beside a private attribute (PS3.5 §7.8.1); empty for any other."""
     return f"{tag[:4]}00{tag[4:6]}" if tag[3] in "13579BDF" and tag[4:] >= "1000" else ""
 
 

@@ -9,11 +9,11 @@ from datetime import datetime
 def date_time(now: datetime) -> str:
     """``now`` as DT: local date-time, microseconds and offset, ``20261122183000.123456+0100`` (PS3.5 §6.2).
 
-    The offset is always written, so that a stamp means the same wherever it is read and whatever
-    Timezone Offset From UTC (0008,0201) a scheduler puts beside it.
+    The offset is always written, so that a stamp means the same wherever it is read, and whatever
+    Timezone Offset From UTC (0008,0201) a scheduler sets.
 
     Raises:
-        ValueError: if ``now`` has no time zone.
+        ValueError: ``now`` has no time zone.
     """
     offset = now.utcoffset()
     if offset is None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The state machine of a workitem, as data (PS3.4 Table CC.1.1-2). Everything about transitions is here."""
+"""The state machine of a workitem, as data (PS3.4 Table CC.1.1-2)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class State(str, Enum):
 
     @property
     def is_final(self) -> bool:
-        """COMPLETED and CANCELED are never left."""
+        """True for COMPLETED and CANCELED, which no transition leaves."""
         return self in (State.COMPLETED, State.CANCELED)
 
 
@@ -34,11 +34,11 @@ class Transaction(Enum):
 
 
 class Effect(Enum):
-    """What a cell of the table tells the worklist to do."""
+    """What the worklist does by a cell of the table."""
 
-    CLAIM = "record the Transaction UID, go IN PROGRESS"
+    CLAIM = "record the Transaction UID, then go to IN PROGRESS"
     CLOSE = "check the final state requirements, then go to the requested state"
-    CANCEL_UNCLAIMED = "walk SCHEDULED - IN PROGRESS - CANCELED"
+    CANCEL_UNCLAIMED = "go from SCHEDULED by way of IN PROGRESS to CANCELED"
     ASK_PERFORMER = "send a Cancel Requested event"
 
 
@@ -73,8 +73,8 @@ REQUEST_CANCEL: Final[Mapping[State, Cell]] = {
 def change_state(requested: State, present: State, transaction: Transaction) -> Cell:
     """Look up one cell of PS3.4 Table CC.1.1-2.
 
-    The order of the checks is the table's: a request for SCHEDULED is refused whatever it carries,
-    then the Transaction UID counts, then the state.
+    The checks are in the order of the table: a request for SCHEDULED is always refused, then the Transaction UID
+    counts, then the state.
     """
     if requested is State.SCHEDULED:
         return statuses.ONLY_CREATE_SCHEDULES

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The one register of statuses: DIMSE code, HTTP status and Warning text side by side.
+"""The register of all statuses: DIMSE code, HTTP status and Warning text side by side.
 
 DIMSE codes: PS3.4 Annex CC tables CC.2.x-2/-3 and PS3.7 Annex C. HTTP: PS3.18 §11.x.3.
 """
@@ -14,7 +14,7 @@ from typing import Final
 
 
 class Service(Enum):
-    """The services of the worklist; some statuses have another HTTP status per service."""
+    """The services of the worklist; the HTTP status of some statuses depends on the service."""
 
     CREATE = "create"
     RETRIEVE = "retrieve"
@@ -35,8 +35,9 @@ class Status:
         name: the key in this register.
         code: DIMSE status (0000,0900).
         meaning: the status in words, for Error Comment, logs and bodies.
-        http: HTTP status; ``per_service`` overrides it where PS3.18 differs by transaction.
-        warning: the text after ``Warning: 299 {service}: ``, if PS3.18 defines one.
+        http: HTTP status.
+        per_service: the HTTP status of services for which PS3.18 has another.
+        warning: the text after ``Warning: 299 {service}: ``, if PS3.18 defines it.
         error_id: Error ID (0000,0903), 0 for none.
     """
 
@@ -54,7 +55,7 @@ class Status:
         return self.code not in (0x0000, 0x0001, 0x0107, 0x0116) and self.code >> 12 != 0xB
 
     def http_for(self, service: Service) -> int:
-        """The HTTP status of this outcome for one transaction (ups-rs table 4)."""
+        """The HTTP status in answers of a service (PS3.18 §11.x.3)."""
         return self.per_service.get(service, self.http)
 
 
@@ -194,7 +195,7 @@ WRONG_ACTION: Final = _status(
 )
 NO_EVENT_REPORTS: Final = _status("NO_EVENT_REPORTS", 0xC315, "SCP does not support Event Reports", 403)
 NO_SUCH_SUBSCRIPTION: Final = _status(
-    # no failure in DIMSE, where unsubscribing without a subscription succeeds (PS3.4 CC.2.3)
+    # success in DIMSE: an Unsubscribe without a subscription succeeds (PS3.4 CC.2.3)
     "NO_SUCH_SUBSCRIPTION",
     0x0000,
     "The target Subscription was not found",
@@ -243,13 +244,13 @@ REGISTER: Final[Mapping[str, Status]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One attribute at fault.
+    """An attribute at fault.
 
     Attributes:
-        status: the row of the register that this attribute alone would be refused with.
-        path: tags as 8 hex digits joined by ``.``, from the root down to the attribute; empty if it is no tag.
+        status: the status of a refusal for this attribute alone.
+        path: tags as 8 hex digits joined by ``.``, from the root down to the attribute; empty for a name without tag.
         reason: a sentence that begins with the attribute, without patient data.
-        comment: an Error Comment (64 characters) to be sent instead of path and reason; empty for none.
+        comment: an Error Comment (64 characters) to send instead of path and reason; empty for none.
     """
 
     status: Status
@@ -262,7 +263,7 @@ class UpsError(Exception):
     """A request was refused and nothing has changed.
 
     Attributes:
-        status: the row of the register.
+        status: from the register.
         detail: what is wrong and what was expected, without patient data.
         tag: path of the first attribute at fault as 8-digit hex tags joined by ``.``, or None.
         faults: every attribute at fault, those of the status first.
@@ -278,5 +279,5 @@ class UpsError(Exception):
         self.faults = tuple(faults) or ((Fault(status, tag, self.detail),) if tag else ())
 
     def under(self, status: Status) -> UpsError:
-        """The same refusal under another status, for a service that has one of its own."""
+        """The same refusal with another status, for a service that has its own."""
         return UpsError(status, self.detail, self.tag, self.faults)

@@ -2,12 +2,12 @@
 """Who is subscribed to what, derived from acts (PS3.4 CC.2.3, Table CC.2.3-2).
 
 Each AE has a log of its global acts; each workitem has its creation number and the last specific act of each AE.
-``subscribed`` folds both. So a global act on any number of workitems is one write.
+``subscribed`` folds both. So a global act on any number of workitems is a single write.
 
-Where PS3.4 is silent: several filters of one AE add up; a plain global subscription takes precedence over
-a filter; Suspend on …34.5 ends the plain one, on …34.5.1 the filters; Unsubscribe on …34.5 ends
-everything of that AE, on …34.5.1 the filters, suspended ones included, and every subscription to a workitem that
-one of them made.
+Where PS3.4 does not say: several filters of an AE add up; a plain global subscription takes precedence over
+filters; Suspend on …34.5 ends the plain one, on …34.5.1 the filters; Unsubscribe on …34.5 ends
+all subscriptions of the AE, on …34.5.1 the filters, suspended ones included, and every subscription to a workitem
+that one of them made.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from .mechanisms import Mechanisms
 from .numbers import Numbers
 from .workitem import SpecificAct, Subscription, Workitem
 
-MAXIMUM_ACTS = 1_000
+MAXIMUM_ACTS: Final = 1_000
+"""Greatest number of acts in a log that subscribes."""
 
 
 class ActKind(Enum):
@@ -39,7 +40,7 @@ class ActKind(Enum):
         return self in (ActKind.LOCK, ActKind.NO_LOCK)
 
 
-_AS_STATE = {ActKind.LOCK: Subscription.LOCK, ActKind.NO_LOCK: Subscription.NO_LOCK}
+_STATE_OF: Final = {ActKind.LOCK: Subscription.LOCK, ActKind.NO_LOCK: Subscription.NO_LOCK}
 
 
 _NONE_MATCHED: Final = Numbers()
@@ -47,12 +48,12 @@ _NONE_MATCHED: Final = Numbers()
 
 @dataclass(frozen=True, slots=True)
 class GlobalAct:
-    """One act of an AE on …34.5 or …34.5.1.
+    """An act of an AE on …34.5 or …34.5.1.
 
     Attributes:
-        sequence: its place in the order of everything.
+        sequence: its number in the one order of acts and events.
         kind: what it does.
-        through: the highest creation number at that time; workitems above it came later.
+        through: the highest creation number at that time; workitems above it were created later.
         filtered: True if it was made on the Filtered Global Subscription.
         filter: the identifier of a filtered subscribe, else None.
         matched: creation numbers of the workitems that the filter matched at that time.
@@ -81,10 +82,10 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What an AE's global acts amount to for a workitem created now.
+    """The combined effect of an AE's global acts on new workitems.
 
     Attributes:
-        everything: the plain global subscription.
+        everything: the state that the plain global subscription gives.
         filters: the state that each filtered subscribe gives, by its sequence number.
         suspended: filtered subscribes that match no new workitems; subscriptions that they made before remain.
     """
@@ -97,25 +98,25 @@ class Standing:
         return self.everything is not Subscription.NONE or bool(self.filters)
 
     def after(self, act: GlobalAct) -> Standing:
-        """The standing after one more act (column "Global" of the table)."""
+        """The standing after another act (PS3.4 Table CC.2.3-2, column "Global")."""
         if act.filtered:
             return self._after_filtered(act)
         if act.kind is ActKind.UNSUBSCRIBE:
             return Standing()
-        return replace(self, everything=_AS_STATE.get(act.kind, Subscription.NONE))
+        return replace(self, everything=_STATE_OF.get(act.kind, Subscription.NONE))
 
     def _after_filtered(self, act: GlobalAct) -> Standing:
         if act.kind.subscribes:
-            return replace(self, filters={**self.filters, act.sequence: _AS_STATE[act.kind]})
+            return replace(self, filters={**self.filters, act.sequence: _STATE_OF[act.kind]})
         suspended = self.suspended | self.filters.keys() if act.kind is ActKind.SUSPEND else frozenset()
         return replace(self, filters={}, suspended=suspended)
 
     def took(self, act: int) -> bool:
-        """True if a filtered subscribe has not been ended by an Unsubscribe on …34.5.1; it may be suspended."""
+        """True if no Unsubscribe has ended a filtered subscribe; it may be suspended."""
         return act in self.filters or act in self.suspended
 
     def at_creation(self, matched: tuple[int, ...]) -> Subscription:
-        """The subscription state of a workitem created now whose attributes match the filters ``matched``."""
+        """The AE's state for a new workitem whose attributes match the filters ``matched``."""
         if self.everything is not Subscription.NONE:
             return self.everything
         granted = [self.filters[act] for act in matched if act in self.filters]
@@ -141,15 +142,15 @@ def subscribed(log: Log, workitem: Workitem, before: int | None = None) -> Subsc
 
 
 def subscribed_at(log: Log, workitem: Workitem) -> float:
-    """Since when the AE has had its present subscription state: seconds since the epoch, 0 if since the creation."""
+    """When the AE's present subscription state began: seconds since the epoch, 0 if at the creation."""
     return _folded(log, workitem, None)[1]
 
 
 def _folded(log: Log, workitem: Workitem, before: int | None) -> tuple[Subscription, float]:
-    """The state of an AE for one workitem, and since when: all its acts, by sequence, applied one after the other.
+    """The state of an AE for a workitem, and when it began: all acts of the AE, applied in the order of sequences.
 
-    Nothing is stored per AE and workitem but the AE's last act on this very workitem. Global acts that the AE made
-    before the workitem was created decide how it begins; an act reaches the workitems up to its ``through``.
+    All that is stored per AE and workitem is the AE's last act on this very workitem. Global acts before the creation
+    of the workitem decide its initial state; an act applies to the workitems up to its ``through``.
 
     Example: AI1 subscribes to all (sequence 40), workitem 7 is created, AI1 subscribes to it with lock (sequence 44)
     and unsubscribes globally (sequence 50). Folded: none, then subscribed, then subscribed with lock, then none.
@@ -175,27 +176,27 @@ def _folded(log: Log, workitem: Workitem, before: int | None) -> tuple[Subscript
 
 
 def _after(state: Subscription, act: GlobalAct, workitem: Workitem, now: Standing) -> Subscription:
-    """Rows "globally" of Table CC.2.3-2 for a workitem that exists."""
+    """Rows "globally" of PS3.4 Table CC.2.3-2, for an existing workitem."""
     if act.kind is ActKind.SUSPEND:
         return state
     if act.kind is ActKind.UNSUBSCRIBE:
         return Subscription.NONE if _touches(act, workitem.created, workitem.filtered, now) else state
     if state is Subscription.NONE and (not act.filtered or workitem.created in act.matched):
-        return _AS_STATE[act.kind]
+        return _STATE_OF[act.kind]
     return state
 
 
 def _touches(act: GlobalAct, created: int, filtered: tuple[int, ...], now: Standing) -> bool:
-    """True if an Unsubscribe applies to a workitem: to all, or to those that one of the ended filters matched."""
+    """True if an Unsubscribe applies to a workitem: always, or if one of the ended filters matched it."""
     if not act.filtered:
         return True
     return created in act.matched or any(map(now.took, filtered))
 
 
 def still_in_force(act: SpecificAct, log: Log, created: int, filtered: tuple[int, ...]) -> Subscription:
-    """The state from an AE's last act on a workitem, unless a later global Unsubscribe has ended it.
+    """The state from an AE's last act on a workitem, or NONE if a later global Unsubscribe has ended it.
 
-    ``created`` and ``filtered`` are those of the workitem. No other global act changes it (Table CC.2.3-2).
+    ``created`` and ``filtered`` are those of the workitem. No other global act changes it (PS3.4 Table CC.2.3-2).
     """
     now = Standing()
     for earlier in log.acts:
@@ -209,7 +210,7 @@ def still_in_force(act: SpecificAct, log: Log, created: int, filtered: tuple[int
 def initial_report_due(log: Log, act: GlobalAct, workitem: Workitem) -> bool:
     """True if a global subscribe with lock owes the AE a State Report for this workitem.
 
-    It does for each UPS that was Not Subscribed (PS3.4 Table CC.2.3-2) and still is subscribed.
+    It does for each UPS that was Not Subscribed (PS3.4 Table CC.2.3-2) and has been subscribed to since.
     """
     if act.kind is not ActKind.LOCK or workitem.created > act.through:
         return False
@@ -228,13 +229,13 @@ def filters_taken(log: Log) -> Numbers:
 
 
 def appended(log: Log, act: GlobalAct) -> Log:
-    """The log with one more act; an Unsubscribe on …34.5 makes all earlier ones meaningless."""
+    """The log with another act; an Unsubscribe on …34.5 replaces all earlier ones, which no longer have an effect."""
     acts = () if act.kind is ActKind.UNSUBSCRIBE and not act.filtered else log.acts
     return replace(log, acts=(*acts, act), revision=log.revision + 1)
 
 
 def emptied(log: Log) -> Log:
-    """The log of an AE without any subscription, as one Unsubscribe on …34.5, which says the same."""
+    """The log of an AE without any subscription, as a single Unsubscribe on …34.5, which is equivalent."""
     last = log.acts[-1]
     ended = GlobalAct(last.sequence, ActKind.UNSUBSCRIBE, last.through, at=last.at)
     return replace(log, acts=(ended,))
@@ -243,8 +244,8 @@ def emptied(log: Log) -> Log:
 def compacted(log: Log) -> Log:
     """The log without acts that a later, equal one repeats.
 
-    Only for plain logs (at most a leading Unsubscribe, then one way of subscribing and suspends), and only
-    when the initial reports of all of its acts are delivered: those are derived from the log as it was.
+    Only plain logs are changed (at most a leading Unsubscribe, then one way of subscribing and suspends). Call it only
+    once the initial reports of all acts are delivered, because they are derived from the log as it was.
     """
     first = log.acts[:1] if log.acts and log.acts[0].kind is ActKind.UNSUBSCRIBE else ()
     acts = log.acts[len(first) :]
@@ -259,21 +260,21 @@ def compacted(log: Log) -> Log:
 
 
 def joined(receiving_ae: str, logs: Sequence[Log]) -> Log:
-    """One log for an AE that was stored under several titles, subscribed to everything that any of them was.
+    """The log of an AE that was stored under several titles, subscribed to everything that any of them was.
 
-    An act that ends or suspends a subscription of one title does not end one that was made under another: an event too
-    many is better than one too few. A Deletion Lock under any title is one under the joined title.
+    An act that ends or suspends a subscription of one title does not end those of other titles: an event too many is
+    better than one too few. A Deletion Lock of any title is one of the joined title.
     """
     filtered = [frozenset(act.sequence for act in log.acts if act.filtered) for log in logs]
-    whole = any(all(own >= sequences for sequences in filtered) for own in filtered)
-    now = [standing(log) for log in logs]
-    plain = max((state.everything for state in now), key=_STRENGTH.__getitem__)
+    whole = any(all(superset >= sequences for sequences in filtered) for superset in filtered)
+    standings = [standing(log) for log in logs]
+    plain = max((state.everything for state in standings), key=_STRENGTH.__getitem__)
     acts: dict[int, GlobalAct] = {}
-    for log, own in zip(logs, now, strict=True):
+    for log, now in zip(logs, standings, strict=True):
         for act in log.acts:
-            joined_acts = _joined_filter(act, own, whole) if act.filtered else _joined_plain(act, plain)
-            if joined_acts is not None:
-                acts[act.sequence] = joined_acts
+            joined_act = _joined_filter(act, now, whole) if act.filtered else _joined_plain(act, plain)
+            if joined_act is not None:
+                acts[act.sequence] = joined_act
     revision = max(log.revision for log in logs) + 1
     return Log(receiving_ae, tuple(acts[sequence] for sequence in sorted(acts)), revision)
 
@@ -281,9 +282,9 @@ def joined(receiving_ae: str, logs: Sequence[Log]) -> Log:
 _STRENGTH: Final = {Subscription.NONE: 0, Subscription.NO_LOCK: 1, Subscription.LOCK: 2}
 
 
-def _joined_filter(act: GlobalAct, own: Standing, whole: bool) -> GlobalAct | None:
-    """If only one title had filters, they stay as they are; else those that were not ended."""
-    return act if whole or own.took(act.sequence) else None
+def _joined_filter(act: GlobalAct, now: Standing, whole: bool) -> GlobalAct | None:
+    """The act, if all filtered acts are of one title (``whole``), or if its subscription has not ended; else None."""
+    return act if whole or now.took(act.sequence) else None
 
 
 def _joined_plain(act: GlobalAct, plain: Subscription) -> GlobalAct | None:

@@ -15,6 +15,9 @@ GLOBAL_SUBSCRIPTION: Final = "1.2.840.10008.5.1.4.34.5"
 FILTERED_SUBSCRIPTION: Final = "1.2.840.10008.5.1.4.34.5.1"
 WELL_KNOWN: Final = (GLOBAL_SUBSCRIPTION, FILTERED_SUBSCRIPTION)
 
+GROUPS_OF_OTHER_SETS: Final = ("0000", "0002")
+"""Groups of the command set and of file meta information (PS3.7 §6.3.1, PS3.10 §7.1), never part of a data set."""
+
 SPECIFIC_CHARACTER_SET: Final = "00080005"
 SOP_CLASS_UID: Final = "00080016"
 SOP_INSTANCE_UID: Final = "00080018"

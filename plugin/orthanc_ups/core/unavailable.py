@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The one error of everything that asks Orthanc."""
+"""The error of requests that Orthanc's store did not carry out or did not answer."""
 
 from __future__ import annotations
 
 
 class StoreUnavailable(Exception):
-    """The store did not take the write or did not answer.
+    """The store refused a request or did not answer.
 
-    ``certain`` is True if the entry surely did not change; False if nobody knows (an answer was lost):
-    then the caller reads the entry to find out.
+    ``certain`` is True if the entry has certainly not changed; False if that is unknown, because the answer was lost:
+    then the caller must read the entry to find out.
     """
 
     def __init__(self, reason: str, *, certain: bool) -> None:

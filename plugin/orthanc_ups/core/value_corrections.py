@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Corrections of values that do not fit their VR, but whose meaning is clear.
 
-Clients send text with a VR similar to the right one, dates in the form of ISO 8601, decimals with all digits of a
-float, several values in one text. Nothing is guessed, and nothing is lost but digits beyond the sixteenth character of
-a DS.
+Clients send text with a VR similar to the right one, dates in ISO 8601 format, decimals with all digits of a float,
+several values in one text. Nothing is guessed, and nothing is lost except the digits that a DS has no space for, and
+fractions of a microsecond.
 """
 
 from __future__ import annotations
@@ -15,16 +15,12 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from . import number_texts
-from .dataset import Element, element
+from .dataset import FLOAT_VRS, INTEGER_VRS, NAME_GROUPS, SINGLE_TEXT_VRS, Element, element
 from .representations import REPRESENTATIONS
 
-_INTEGERS: Final = frozenset({"SL", "SS", "SV", "UL", "US", "UV"})
-_FLOATS: Final = frozenset({"FD", "FL"})
-_UNSPLIT: Final = frozenset({"LT", "ST", "UR", "UT"})
 _TEXTS: Final = frozenset(
     {"AE", "AS", "AT", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "SH", "ST", "TM", "UC", "UI", "UR", "UT"}
 )
-_NAME_GROUPS: Final = ("Alphabetic", "Ideographic", "Phonetic")
 _ISO_DAY: Final = r"([0-9]{4})([-./])([0-9]{2})\2([0-9]{2})"
 _ISO_CLOCK: Final = r"([0-9]{2}):?([0-9]{2})(?::?([0-9]{2})(?:[.,]([0-9]{1,9}))?)?"
 _DAY: Final = re.compile(_ISO_DAY)
@@ -46,7 +42,7 @@ def corrected(attribute: Any, vr: str) -> tuple[Element, str] | None:
     what = f"taken as {vr} instead of {source}" if source != vr else ""
     if not values:
         return element(vr), what or _REWRITTEN.get(vr, f"rewritten as {vr}")
-    if vr not in _UNSPLIT:
+    if vr not in SINGLE_TEXT_VRS:
         values = [
             part for value in values for part in (value.split("\\") if isinstance(value, str) else [value])
         ]
@@ -79,7 +75,7 @@ _REWRITTEN: Final[Mapping[str, str]] = MappingProxyType(
 
 
 def _present_values(attribute: Mapping[str, Any]) -> list[Any] | None:
-    """The values of an element, those of UN as text; None if they are not to be read."""
+    """The values of an element, those of UN as text; None if they cannot be read."""
     if attribute.get("InlineBinary"):
         return _text_of_unknown(attribute)
     values = attribute.get("Value", [])
@@ -97,16 +93,16 @@ def _text_of_unknown(attribute: Mapping[str, Any]) -> list[Any] | None:
 
 
 def _converted(value: Any, source: str, vr: str) -> Any:
-    """A value as a value of the VR, valid or not; what cannot be converted comes back as it is."""
+    """A value as a value of the VR, valid or not; unchanged if it cannot be converted."""
     if value is None or value == "":
         return None
     if source == "PN" and isinstance(value, dict) and vr in _TEXTS:
-        return "=".join(str(value.get(name, "")) for name in _NAME_GROUPS).rstrip("=")
+        return "=".join(str(value.get(name, "")) for name in NAME_GROUPS).rstrip("=")
     if vr == "PN" and isinstance(value, str):
         return _name(value)
-    if vr in _INTEGERS:
+    if vr in INTEGER_VRS:
         return _integer(value)
-    if vr in _FLOATS:
+    if vr in FLOAT_VRS:
         return _real(value)
     if vr in ("DS", "IS") and isinstance(value, (int, float)) and not isinstance(value, bool):
         value = repr(value)
@@ -119,10 +115,10 @@ def _same(value: str) -> str:
 
 def _name(value: str) -> Any:
     groups = value.split("=")
-    if len(groups) > len(_NAME_GROUPS):
+    if len(groups) > len(NAME_GROUPS):
         return value
     return {
-        name: group.strip(" ") for name, group in zip(_NAME_GROUPS, groups, strict=False) if group.strip(" ")
+        name: group.strip(" ") for name, group in zip(NAME_GROUPS, groups, strict=False) if group.strip(" ")
     }
 
 
@@ -177,7 +173,7 @@ def _attribute_tag(value: str) -> str:
 
 
 def _line(value: str) -> str:
-    """A text of one line: line ends become blanks."""
+    """The text on one line: each sequence of tabs and line ends becomes a blank."""
     return re.sub(r"[\t\r\n\f]+", " ", value.strip("\0\t\r\n\f"))
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Whether values are valid, whatever the request: VR, multiplicity, form. Corrects those whose meaning is clear."""
+"""Checks values, whatever the request: VR, multiplicity, form. Corrects those whose meaning is clear."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from . import value_corrections
-from .dataset import BINARY_VRS, DataSet, Element, element, is_empty, patched
+from .dataset import BINARY_VRS, SINGLE_TEXT_VRS, DataSet, Element, element, is_empty, patched
 from .dictionary import VR_OF
 from .interned import notes_of
 from .refusals import Findings, Trail, refusal
 from .representations import FORMS, REPRESENTATIONS
 from .rules import ROOT, Contents, Rule
 from .statuses import INVALID_VALUE, NO_SUCH_ATTRIBUTE
+from .tags import GROUPS_OF_OTHER_SETS
 
 _TAG: Final = re.compile(r"[0-9A-F]{8}")
 _KEYS: Final = frozenset({"vr", "Value", "InlineBinary"})
-_ONE_VALUE_VRS: Final = frozenset({"LT", "ST", "UR", "UT"})
 _LONGEST_QUOTE: Final = 24
 DEEPEST: Final = 50
 """Greatest depth of sequences within sequences that any setting allows.
@@ -47,17 +47,14 @@ class DataSetLimits:
 USUAL: Final = DataSetLimits()
 
 FAULTY: Final[Element] = {"vr": "", "Value": [object()]}
-"""Takes the place of a faulty element, as one that is present and has a value, so that no second fault is reported."""
-
-_NO_CONTENT: Final = ("0000", "0002")
-"""Groups of command sets and of file meta information, which some clients leave in a data set."""
+"""Replaces a faulty element. It counts as present with a value, so that no second fault is reported."""
 
 
 def check_values(dataset: DataSet, *, limits: DataSetLimits = USUAL) -> None:
-    """Refuse a data set of which some value is invalid (PS3.5 §6.2, PS3.4 Table CC.2.5-3).
+    """Refuse a data set with an invalid value (PS3.5 §6.2, PS3.4 Table CC.2.5-3).
 
     Attributes of the table must have its VR (or that of earlier editions) and multiplicity, others any VR of PS3.5.
-    Not for identifiers of queries, as matching keys have forms of their own.
+    Not for identifiers of queries, because matching keys have other forms.
 
     Raises:
         UpsError: 0106 for an invalid value, 0105 for an invalid tag; ``tag`` is the path.
@@ -68,7 +65,7 @@ def check_values(dataset: DataSet, *, limits: DataSetLimits = USUAL) -> None:
 
 
 def checked(dataset: DataSet, findings: Findings, limits: DataSetLimits = USUAL) -> DataSet:
-    """The data set with what could be corrected, unless ``findings`` are strict, and FAULTY where it could not.
+    """The data set, corrected unless ``findings`` are strict, with FAULTY in place of other faulty elements.
 
     Raises:
         UpsError: 0106 for a data set beyond the limits, which is not checked further.
@@ -77,7 +74,7 @@ def checked(dataset: DataSet, findings: Findings, limits: DataSetLimits = USUAL)
 
 
 def value_fault(attribute: Any, tag: str, rule: Rule | None) -> str | None:
-    """What is wrong with an element, in words that follow its name, or None. Its items are not checked."""
+    """What is wrong with an element, as the predicate of a sentence, or None. Its items are not checked."""
     vr = attribute.get("vr") if isinstance(attribute, dict) else None
     if not isinstance(vr, str) or vr not in REPRESENTATIONS or not attribute.keys() <= _KEYS:
         return "is not an element with a VR of DICOM and its values"
@@ -89,11 +86,11 @@ def value_fault(attribute: Any, tag: str, rule: Rule | None) -> str | None:
     if "InlineBinary" in attribute:
         return f"has binary content, which VR {vr} cannot have"
     values = attribute.get("Value")
-    return None if values is None else _given_fault(values, expected, rule)
+    return None if values is None else _fault_of_values(values, expected, rule)
 
 
 def _is_plainly_right(attribute: Any, rule: Rule) -> bool:
-    """A quick check that nearly all elements pass: one valid value of the row's VR, or none. False decides nothing."""
+    """A quick check that nearly all elements pass: one valid value of the row's VR, or none. False means nothing."""
     if type(attribute) is not dict or attribute.get("vr") != rule.vr:
         return False
     values = attribute.get("Value")
@@ -113,10 +110,10 @@ def _binary_fault(attribute: dict[str, Any], vr: str) -> str | None:
     return f"is not valid: expected {representation.form}"
 
 
-def _given_fault(values: Any, vr: str, rule: Rule | None) -> str | None:
+def _fault_of_values(values: Any, vr: str, rule: Rule | None) -> str | None:
     if not isinstance(values, list):
         return "has no list of values"
-    if len(values) > 1 and (vr in _ONE_VALUE_VRS or (rule and rule.single)):
+    if len(values) > 1 and (vr in SINGLE_TEXT_VRS or (rule and rule.single)):
         return f"has {len(values)} {'items' if vr == 'SQ' else 'values'}, expected one"
     if rule and (rule.values or rule.form):
         return next(filter(None, (_row_fault(value, rule) for value in values)), None)
@@ -138,14 +135,14 @@ def _row_fault(value: Any, rule: Rule) -> str | None:
 
 
 def quoted(value: Any) -> str:
-    """A value of an enumerated attribute for an error text, cut if long."""
+    """A value of an enumerated attribute for an error text, shortened if long."""
     if not isinstance(value, str):
         return "no text"
     return repr(value if len(value) <= _LONGEST_QUOTE else value[:_LONGEST_QUOTE] + "…")
 
 
 class _Check:
-    """One pass over a data set, with its budget."""
+    """A pass over a data set, with the remaining number of parts."""
 
     def __init__(self, limits: DataSetLimits, findings: Findings) -> None:
         self._limits = limits
@@ -169,9 +166,9 @@ class _Check:
         return patched(dataset, changes)
 
     def _sound(self, attribute: Any, tag: Any, rule: Rule | None, trail: Trail) -> Element | None:
-        """The element as the dictionary has it; None if it does not belong here."""
+        """The element, corrected, or FAULTY; None if it does not belong into a data set."""
         if not (rule or _is_tag(tag)):
-            self._foreign(tag, trail)
+            self._report_foreign(tag, trail)
             return None
         fault = value_fault(attribute, tag, rule)
         if fault is None:
@@ -184,9 +181,9 @@ class _Check:
         self._findings.correction(trail, tag, corrected[1])
         return corrected[0]
 
-    def _foreign(self, tag: Any, trail: Trail) -> None:
+    def _report_foreign(self, tag: Any, trail: Trail) -> None:
         reported = tag if isinstance(tag, str) and _TAG.fullmatch(tag) else "FFFFFFFF"
-        if not self._findings.strict and reported.startswith(_NO_CONTENT):
+        if not self._findings.strict and reported.startswith(GROUPS_OF_OTHER_SETS):
             self._findings.correction(
                 trail, reported, "left out: groups 0000 and 0002 are not part of a data set"
             )
@@ -195,22 +192,22 @@ class _Check:
             self._findings.fault(NO_SUCH_ATTRIBUTE, trail, reported, what)
 
     def _items(self, attribute: Element, tag: str, rule: Rule | None, trail: Trail) -> Element:
-        """The sequence with its items corrected. An interned one that was right before is not checked again."""
+        """The sequence with its items corrected. An interned sequence without findings is checked only once."""
         notes = None if trail else notes_of(attribute)
         if notes is None:
-            return self._looked_into(attribute, tag, rule, trail)
+            return self._checked_items(attribute, tag, rule, trail)
         key = "checked", tag, self._findings.strict, self._limits.nesting
         parts = notes.get(key)
         if parts is not None and parts <= self._budget:
             self._budget -= parts
             return attribute
         budget, count = self._budget, self._findings.count
-        sound = self._looked_into(attribute, tag, rule, trail)
+        sound = self._checked_items(attribute, tag, rule, trail)
         if sound is attribute and self._findings.count == count:
             notes[key] = budget - self._budget
         return sound
 
-    def _looked_into(self, attribute: Element, tag: str, rule: Rule | None, trail: Trail) -> Element:
+    def _checked_items(self, attribute: Element, tag: str, rule: Rule | None, trail: Trail) -> Element:
         values: list[DataSet] = attribute.get("Value") or []
         if values and len(trail) >= self._limits.nesting:
             fault = f"is nested too deeply: at most {self._limits.nesting} sequences within one another"
@@ -234,7 +231,7 @@ class _Check:
 
 
 def _corrected(attribute: Any, tag: str, rule: Rule | None) -> tuple[Element, str] | None:
-    """The element that a faulty one clearly means, if that is valid."""
+    """The element that a faulty one clearly means, and the correction in words; None if there is no valid one."""
     vr = rule.vr if rule else VR_OF.get(tag) or (attribute.get("vr") if isinstance(attribute, dict) else None)
     if not isinstance(vr, str) or vr not in REPRESENTATIONS:
         return None
@@ -243,13 +240,13 @@ def _corrected(attribute: Any, tag: str, rule: Rule | None) -> tuple[Element, st
 
 
 def _is_hollow(item: DataSet, contents: Contents) -> bool:
-    """True for an item without elements, or with empty elements only where the table asks for values."""
+    """True for an item without elements, or with only empty ones if the table requires values in it."""
     needs_values = contents.update.valued or contents.update.conditional
     return all(map(is_empty, item.values())) if needs_values else not item
 
 
 def _is_tag(tag: Any) -> bool:
-    """Groups 0000 to 0007 are commands, file meta information and directories; FFFE delimits items."""
+    """True for tags of data sets; not for groups 0000 to 0007 (commands, files, directories) and FFFE (items)."""
     return tag in VR_OF or (
         isinstance(tag, str) and _TAG.fullmatch(tag) is not None and "00080000" <= tag < "FFFE0000"
     )

@@ -25,7 +25,7 @@ def literal_start(pattern: str) -> str:
 
 
 def wildcard_test(pattern: str) -> Callable[[str], bool]:
-    """A test for whole texts. It takes linear steps per ``*``, however hostile the pattern."""
+    """A test for whole texts. Its time is linear in the text for each ``*``, even for a hostile pattern."""
     first, *later = (_literal(part) for part in re.split(r"\*+", pattern))
     middle = "".join(f"(?>.*?{part})" for part in later[:-1])
     last = f".*{later[-1]}" if later else ""

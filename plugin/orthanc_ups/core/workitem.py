@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A workitem with all that the worklist knows of it, as an immutable value."""
+"""A workitem as it is stored, with its subscriptions, events and history, as an immutable value."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
@@ -26,7 +26,7 @@ class Subscription(Enum):
 
 @dataclass(frozen=True, slots=True)
 class SpecificAct:
-    """The last act of an AE on this workitem; ``sequence`` orders it among that AE's global acts.
+    """The last act of an AE on this workitem; ``sequence`` orders it among the AE's global acts.
 
     ``at`` is in seconds since the epoch.
     """
@@ -38,7 +38,7 @@ class SpecificAct:
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntry:
-    """Who did what, when and why: ``at`` in seconds since the epoch, ``what`` and ``why`` in words.
+    """A change of a workitem: ``at`` in seconds since the epoch, ``what`` and ``why`` in words.
 
     ``why`` is empty if no reason was given; it contains no patient data (``core/reasons.py``).
     """
@@ -57,13 +57,13 @@ class Workitem:
         uid: SOP Instance UID.
         created: creation number: 1, 2, 3, … in the order of creation.
         attributes: the data set, without Transaction UID.
-        owner: digest of the Transaction UID once claimed, kept after closing; else None.
+        owner: digest of the Transaction UID from the claim on, also in a final state; else None.
         acts: the last act of each AE on this workitem, by AE title.
         filtered: sequence numbers of the filtered global acts that matched at creation.
         events: the waiting events and the last settled ones, by sequence.
         spilled: first sequence numbers of the overflow entries with older waiting events.
         history: oldest first; bounded by ``Ups.HistoryLength``.
-        ended: when it reached a final state, seconds since the epoch, else None.
+        ended: when it reached a final state, in seconds since the epoch; else None.
         revision: counts the writes, so that no two documents of a workitem are equal.
     """
 
@@ -85,40 +85,36 @@ class Workitem:
         return State(text(self.attributes, tags.STATE))
 
     def compare(self, transaction: str | None) -> Transaction:
-        """How a Transaction UID compares: for a SCHEDULED workitem any is right (PS3.4 Table CC.1.1-2)."""
+        """How a Transaction UID compares; any is right for a SCHEDULED workitem (PS3.4 Table CC.1.1-2)."""
         if not transaction:
             return Transaction.MISSING
         if self.state is State.SCHEDULED or digest(transaction) == self.owner:
             return Transaction.RIGHT
         return Transaction.WRONG
 
-    def having(self, attributes: DataSet) -> Workitem:
-        """The same workitem with other attributes."""
-        return replace(self, attributes=attributes)
-
 
 def digest(transaction: str) -> str:
-    """The digest that is stored of a Transaction UID: enough to compare it, useless to a thief."""
+    """The digest that is stored instead of a Transaction UID, which cannot be derived from it."""
     return hashlib.sha256(b"UPS Transaction UID\0" + transaction.encode()).hexdigest()
 
 
-# --- who has claimed it ---
+# --- the last claim ---
 
 CLAIMED: Final = "claimed"
-"""What the history says of a change to IN PROGRESS."""
+"""``what`` of the history entry of a claim."""
 
 
 @dataclass(frozen=True, slots=True)
 class LastClaim:
-    """The last claim of a workitem, and what became of it. Times are seconds since the epoch.
+    """The last claim of a workitem, and the performer's work since. Times are seconds since the epoch.
 
     Attributes:
-        who: the performer, as the history names it.
-        ae: its AE title; empty if it has none.
-        at: when it claimed the workitem.
-        heard: when it was last heard of (claim, progress, update). What others do meanwhile, such as asking for its
-            cancellation, does not count.
-        duration: seconds from the claim to the final state; None while it is not final.
+        who: the performer, as in the history.
+        ae: the AE title of the performer; empty if there is none.
+        at: when the performer claimed the workitem.
+        heard: the last change by the performer (claim, progress, update). Changes by others, such as a request for
+            cancellation, do not count.
+        duration: seconds from the claim to the final state; None before that.
     """
 
     who: str
@@ -129,21 +125,17 @@ class LastClaim:
 
 
 def claim_of(workitem: Workitem) -> LastClaim | None:
-    """The last claim; None if nobody claimed the workitem, or if its history no longer reaches back so far."""
-    for entry in reversed(workitem.history):
-        if entry.what == CLAIMED:
-            break
-    else:
+    """The last claim; None if there is none in the history, which may no longer reach back so far."""
+    claim = next((entry for entry in reversed(workitem.history) if entry.what == CLAIMED), None)
+    if claim is None:
         return None
-    ae, heard = requesting_ae(entry.who), entry.at
-    for word in workitem.history:
-        if requesting_ae(word.who) == ae:
-            heard = max(heard, word.at)
-    duration = None if workitem.ended is None else max(0.0, workitem.ended - entry.at)
-    return LastClaim(entry.who, ae, entry.at, heard, duration)
+    ae = requesting_ae(claim.who)
+    heard = max(entry.at for entry in workitem.history if requesting_ae(entry.who) == ae)
+    duration = None if workitem.ended is None else max(0.0, workitem.ended - claim.at)
+    return LastClaim(claim.who, ae, claim.at, heard, duration)
 
 
 def claimer_of(workitem: Workitem) -> str:
-    """AE title of the performer that claimed the workitem; "" if nobody did, or if it is no longer known."""
+    """The AE title of the performer that claimed the workitem last; "" if the history does not have it."""
     claim = claim_of(workitem)
     return claim.ae if claim else ""

@@ -12,9 +12,9 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from ..codecs.attribute_names import keyword_of, tag_of_name, vr_of
-from ..codecs.element_values import FLOAT_VRS, INTEGER_VRS, inner_value
+from ..codecs.element_values import inner_value
 from ..core import tags
-from ..core.dataset import BINARY_VRS, DataSet, element
+from ..core.dataset import BINARY_VRS, FLOAT_VRS, INTEGER_VRS, NAME_GROUPS, SINGLE_TEXT_VRS, DataSet, element
 from ..core.key_tests import EMPTY_KEY, is_empty_key
 from ..core.matching import Query
 from ..core.mechanisms import Mechanisms
@@ -27,7 +27,6 @@ from .response import HttpProblem
 _LOST_PLUS: Final = re.compile(r"(?<=[\w.]) (?=(?:json|xml)\b)")
 _UID: Final = re.compile(r"[0-9.]{1,64}")
 _COUNT: Final = re.compile(r"[0-9]{1,9}")
-_PN_GROUPS: Final = ("Alphabetic", "Ideographic", "Phonetic")
 _SEPARATORS: Final = str.maketrans("", "", "-_(), ")
 
 # Names of what a transaction takes beside attributes to match: the parameter, its attribute, and what other servers
@@ -51,7 +50,6 @@ _SEARCH: Final = _COMMON.union(_MECHANISMS, ("includefield", "offset", "limit"))
 _COMMAND: Final = _COMMON.union(REQUESTER)
 _SUBSCRIBE: Final = _COMMAND.union(DELETION_LOCK, ("filter",))
 _FILTERED: Final = _SUBSCRIBE.union(_MECHANISMS)
-_BACKSLASH_IS_TEXT: Final = frozenset({"LT", "ST", "UT", "UR"})
 _SUPPORTED: Final[Mapping[Service, frozenset[str]]] = MappingProxyType(
     {
         Service.CREATE: _COMMAND.union(WORKITEM),
@@ -322,7 +320,7 @@ class _Text:
         """Its values: several in Multiple Value Matching, and in a list of UIDs."""
         if vr == "UI":
             return [value.strip() for value in re.split(r"[,\\]", self.value) if value.strip()]
-        if Mechanisms.MULTIPLE in self.mechanisms and vr not in _BACKSLASH_IS_TEXT:
+        if Mechanisms.MULTIPLE in self.mechanisms and vr not in SINGLE_TEXT_VRS:
             return [value for value in self.value.split("\\") if value.strip()]
         return [self.value]
 
@@ -361,7 +359,7 @@ def _empty_item(path: tuple[str, ...], name: str) -> DataSet:
 
 def _value(tag: str, vr: str, text: _Text, value: str) -> Any:
     if vr == "PN":
-        groups = zip(_PN_GROUPS, value.split("=", 2), strict=False)
+        groups = zip(NAME_GROUPS, value.split("=", 2), strict=False)
         return {group: part for group, part in groups if part}
     if vr == "DT" or tag == tags.TIMEZONE_OFFSET:
         value = re.sub(r" (?=[0-9]{4}(?:-|$))", "+", value)  # a plus sign that was not percent-encoded

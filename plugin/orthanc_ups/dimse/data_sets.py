@@ -26,7 +26,6 @@ from pydicom.valuerep import EXPLICIT_VR_LENGTH_16, EXPLICIT_VR_LENGTH_32
 from ..codecs.attribute_names import public_vr
 from ..codecs.corrections import Corrections
 from ..codecs.encoded_values import (
-    NAME_GROUPS,
     NUMBER_CODES,
     TEXTUAL_VRS,
     UTF8_TERM,
@@ -36,7 +35,7 @@ from ..codecs.encoded_values import (
     unknown_in_utf_8,
     values_of,
 )
-from ..core.dataset import BINARY_VRS, DataSet, Element
+from ..core.dataset import BINARY_VRS, NAME_GROUPS, DataSet, Element
 from ..core.interned import LONGEST, Interned
 from ..core.refusals import refusal
 from ..core.statuses import INVALID_VALUE, PROCESSING_FAILURE, RESOURCE_LIMITATION, Status, UpsError

@@ -20,9 +20,8 @@ from ..codecs import attribute_names
 from ..codecs.attribute_names import UnknownAttribute
 from ..codecs.corrections import Corrections
 from ..codecs.element_values import Number, inner_values
-from ..core.dataset import BINARY_VRS, DataSet, Element, element, is_empty, ordered
+from ..core.dataset import BINARY_VRS, NAME_GROUPS, DataSet, Element, element, is_empty, ordered
 from ..core.dictionary import KEYWORD_OF, TAG_OF, VR_OF
-from ..core.person_names import GROUPS
 from ..core.statuses import INVALID_VALUE, NO_SUCH_ATTRIBUTE, UpsError
 from ..core.value_rules import DEEPEST
 
@@ -107,10 +106,10 @@ def _value(vr: str, value: object, where: str, tag: str) -> Any:
 def _name(value: object, where: str, tag: str) -> dict[str, str]:
     if isinstance(value, str):
         parts = value.split("=")
-        if len(parts) <= len(GROUPS):
-            return {group: part for group, part in zip(GROUPS, parts, strict=False) if part}
-    elif isinstance(value, Mapping) and value.keys() <= set(GROUPS):
-        return {group: str(value[group]) for group in GROUPS if value.get(group)}
+        if len(parts) <= len(NAME_GROUPS):
+            return {group: part for group, part in zip(NAME_GROUPS, parts, strict=False) if part}
+    elif isinstance(value, Mapping) and value.keys() <= set(NAME_GROUPS):
+        return {group: str(value[group]) for group in NAME_GROUPS if value.get(group)}
     raise UpsError(INVALID_VALUE, f"{where} must be a person name such as Family^Given", tag)
 
 
@@ -135,7 +134,7 @@ def name_text(name: object) -> str:
     """A person name as ``Alphabetic=Ideographic=Phonetic``, without trailing empty groups."""
     if not isinstance(name, Mapping):
         return ""
-    return "=".join(name.get(group, "") for group in GROUPS).rstrip("=")
+    return "=".join(name.get(group, "") for group in NAME_GROUPS).rstrip("=")
 
 
 # --- names ---

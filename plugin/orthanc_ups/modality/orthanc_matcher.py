@@ -14,9 +14,9 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeAlias
 
-from ..core.dataset import DataSet, Element, element, is_empty, items
+from ..core.dataset import NAME_GROUPS, DataSet, Element, element, is_empty, items
 from ..core.date_times import DATED_VRS
-from ..core.person_names import GROUPS, fold
+from ..core.person_names import fold
 from ..core.wildcards import is_wild, wildcard_test
 
 _Fits: TypeAlias = Callable[[str], bool]
@@ -88,12 +88,12 @@ def _joined(attribute: Element) -> str:
 def _written(value: Any) -> str:
     """A value as Orthanc compares it."""
     if isinstance(value, dict):
-        return "=".join(str(value.get(group) or "") for group in GROUPS).rstrip("=")
+        return "=".join(str(value.get(group) or "") for group in NAME_GROUPS).rstrip("=")
     return "" if value is None else str(value).strip(" ")
 
 
 def _name(text: str) -> dict[str, str]:
-    return {group: part for group, part in zip(GROUPS, text.split("="), strict=False) if part}
+    return {group: part for group, part in zip(NAME_GROUPS, text.split("="), strict=False) if part}
 
 
 # --- how Orthanc matches ---
@@ -141,14 +141,14 @@ def _as_in_query(vr: str, asked: list[str]) -> Iterator[Any]:
 
 
 def _names(name: dict[str, Any], asked: list[str]) -> Iterator[dict[str, str]]:
-    for at, group in enumerate(GROUPS):
+    for at, group in enumerate(NAME_GROUPS):
         text = str(name.get(group) or "")
         if not text:
             continue
         for form in (text, _without_accents(text), *_begun_as_asked(text, asked)):
             yield {group: form}
             if at:
-                yield {GROUPS[0]: form}
+                yield {NAME_GROUPS[0]: form}
 
 
 def _without_accents(text: str) -> str:

@@ -9,6 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
+from ..core.dataset import SINGLE_TEXT_VRS
 from ..core.workitem import Workitem
 from ..management.keyword_form import tag_of, vr_of
 
@@ -85,9 +86,6 @@ class Cause:
     workitem: Workitem | None = None
 
 
-_LONG_TEXTS: Final = frozenset({"LT", "ST", "UT", "UR"})
-
-
 def values_of(content: Mapping[str, Any], path: Sequence[str]) -> list[Any]:
     """The values of an attribute, which may be nested in items of sequences; without empty values."""
     return [value for value in _values(content, path) if value not in (None, "", [], {})]
@@ -103,7 +101,7 @@ def _values(content: Mapping[str, Any], path: Sequence[str]) -> Iterator[Any]:
                 yield from _values(item, below)
         return
     for member in listed:
-        if isinstance(member, str) and "\\" in member and vr_of(tag_of(name) or "") not in _LONG_TEXTS:
+        if isinstance(member, str) and "\\" in member and vr_of(tag_of(name) or "") not in SINGLE_TEXT_VRS:
             yield from member.split("\\")
         else:
             yield member

@@ -9,7 +9,7 @@ from typing import Final
 
 import pytest
 
-from orthanc_ups.core import attributes, statuses, tags
+from orthanc_ups.core import attributes, closing, statuses, tags
 from orthanc_ups.core.dataset import DataSet, element
 from orthanc_ups.core.states import State
 from orthanc_ups.core.statuses import Status, UpsError
@@ -27,7 +27,7 @@ LAST_RESORT: Final = code("110513", "DCM", "Discontinued for unspecified reason"
 
 
 def canceled(base: DataSet, information: DataSet | None = None) -> DataSet:
-    result = attributes.complete_cancellation(base, NOW, information)[tags.PROGRESS_INFORMATION]
+    result = closing.complete_cancellation(base, NOW, information)[tags.PROGRESS_INFORMATION]
     assert len(result["Value"]) == 1
     item: DataSet = result["Value"][0]
     assert list(item) == sorted(item)
@@ -63,7 +63,7 @@ def test_cc_2_1_3_what_the_performer_has_set_stays() -> None:
         t00741238=element("LT", "Allergic"),
     )
     base = attributes.prepare_update(stored(), own, NOW).attributes
-    assert attributes.complete_cancellation(base, NOW, INFORMATION) is base
+    assert closing.complete_cancellation(base, NOW, INFORMATION) is base
     assert element("SQ", canceled(base, INFORMATION)) == own[tags.PROGRESS_INFORMATION]
 
 
@@ -84,9 +84,9 @@ def test_cc_2_5_1_1_a_canceled_workitem_always_meets_its_requirements(
     base: DataSet, information: DataSet | None
 ) -> None:
     before = deepcopy((base, information))
-    done = attributes.complete_cancellation(base, NOW, information)
-    assert attributes.unmet(done, State.CANCELED) == ()
-    assert attributes.complete_cancellation(done, NOW, information) == done
+    done = closing.complete_cancellation(base, NOW, information)
+    assert closing.unmet(done, State.CANCELED) == ()
+    assert closing.complete_cancellation(done, NOW, information) == done
     assert list(done) == sorted(done)
     assert (base, information) == before
 
@@ -100,7 +100,7 @@ def test_what_is_filled_in_is_valid_itself() -> None:
 
 @pytest.mark.parametrize("information", [{}, INFORMATION, {tags.CONTACT_URI: element("UR")}])
 def test_cc_2_2_2_good_information_is_taken(information: DataSet) -> None:
-    attributes.check_cancellation(information)
+    closing.check_cancellation(information)
     assert information.keys() <= INFORMATION.keys()
 
 
@@ -120,6 +120,6 @@ def test_cc_2_2_2_good_information_is_taken(information: DataSet) -> None:
 )
 def test_cc_2_2_2_bad_information_is_refused(information: DataSet, status: Status, path: str) -> None:
     with pytest.raises(UpsError) as caught:
-        attributes.check_cancellation(information, strict=True)
+        closing.check_cancellation(information, strict=True)
     assert (caught.value.status, caught.value.tag) == (status, path)
     assert caught.value.detail

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pytest
 
-from orthanc_ups.core import attributes, statuses, tags
+from orthanc_ups.core import attributes, dictionary, stamps, statuses, tags
 from orthanc_ups.core.dataset import Element, element, is_empty, walk
 from orthanc_ups.core.statuses import Status, UpsError
 from orthanc_ups.core.value_rules import DataSetLimits
@@ -55,7 +55,7 @@ def test_cc_2_5_what_the_worklist_sets() -> None:
     assert prepared[tags.MODIFICATION] == STAMP
     assert prepared[tags.WORKLIST_LABEL] == element("LO", "OURS")
     added = {tag for tag in prepared if tag not in sent} - {tags.SOP_CLASS_UID, tags.MODIFICATION}
-    assert {attributes.KEYWORD_OF[tag] for tag in added} == {
+    assert {dictionary.KEYWORD_OF[tag] for tag in added} == {
         "MedicalAlerts",
         "PatientID",
         "PregnancyStatus",
@@ -181,12 +181,12 @@ def test_limits_reach_the_check_of_values() -> None:
     ],
 )
 def test_ps3_5_6_2_stamps_are_local_with_offset(now: datetime, stamp: str) -> None:
-    assert attributes.date_time(now) == stamp
+    assert stamps.date_time(now) == stamp
 
 
 def test_a_stamp_needs_a_zone() -> None:
     with pytest.raises(ValueError, match="time zone"):
-        attributes.date_time(NOW.replace(tzinfo=None))
+        stamps.date_time(NOW.replace(tzinfo=None))
 
 
 def test_nothing_stored_is_a_transaction_uid_or_character_set() -> None:

@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from orthanc_ups.core import attributes, statuses, tags
+from orthanc_ups.core import dictionary, statuses, tags
 from orthanc_ups.core.dataset import DataSet, element
 from orthanc_ups.core.statuses import Status
 from tests.support import workitems
@@ -135,7 +135,7 @@ def test_b300_b305_enumerated_values_in_lower_case(
     request = {tag: element("CS", sent)}
     for prepared in (create(minimal() | request), update(stored(), request)):
         assert prepared.attributes[tag] == element("CS", stored_as)
-        assert [attributes.KEYWORD_OF[tag] in modification for modification in prepared.modifications] == [
+        assert [dictionary.KEYWORD_OF[tag] in modification for modification in prepared.modifications] == [
             True
         ] * modified
 

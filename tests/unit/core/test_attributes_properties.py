@@ -10,7 +10,7 @@ from typing import Any, Final
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orthanc_ups.core import attributes, tags
+from orthanc_ups.core import attributes, closing, stamps, tags, value_rules
 from orthanc_ups.core.dataset import DataSet, Element, element, items, walk
 from orthanc_ups.core.representations import REPRESENTATIONS, is_date_time
 from orthanc_ups.core.states import State
@@ -87,7 +87,7 @@ def test_create_takes_or_refuses_and_leaves_the_request_alone(
         assert refused.status.name in REFUSALS
         assert refused.tag is not None
     else:
-        attributes.check_values(prepared.attributes)
+        value_rules.check_values(prepared.attributes)
         assert list(prepared.attributes) == sorted(prepared.attributes)
     assert repr(request) == before
 
@@ -146,8 +146,8 @@ def test_any_workitem_can_be_canceled(base: DataSet, good: list[DataSet]) -> Non
             prepared = attributes.prepare_update(prepared, change, NOW).attributes
         except UpsError:
             continue
-    done = attributes.complete_cancellation(prepared, LATER)
-    assert attributes.unmet(done, State.CANCELED) == ()
+    done = closing.complete_cancellation(prepared, LATER)
+    assert closing.unmet(done, State.CANCELED) == ()
     assert len(items(done, tags.PROGRESS_INFORMATION)) == 1
 
 
@@ -157,4 +157,4 @@ def test_any_workitem_can_be_canceled(base: DataSet, good: list[DataSet]) -> Non
     )
 )
 def test_every_stamp_is_a_valid_date_time(now: datetime) -> None:
-    assert is_date_time(attributes.date_time(now))
+    assert is_date_time(stamps.date_time(now))

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from orthanc_ups.core import attributes, dictionary
+from orthanc_ups.core import dictionary, rules
 from orthanc_ups.core.representations import FORMS, REPRESENTATIONS
 from orthanc_ups.core.rules import RULES
 from tests.support.table import by_path, every_line, rows
@@ -15,8 +15,8 @@ from tests.support.table import by_path, every_line, rows
 
 def test_the_file_has_every_row_of_the_table() -> None:
     assert len(every_line()) == 714
-    assert len(by_path()) == len(rows()) == len(attributes.RULES) == 706
-    assert len(attributes.CATCH_ALL) == 8
+    assert len(by_path()) == len(rows()) == len(rules.RULES) == 706
+    assert len(rules.CATCH_ALL) == 8
 
 
 @pytest.mark.parametrize(
@@ -52,11 +52,11 @@ def test_tags_and_keywords_are_one_to_one() -> None:
 
 
 def test_rule_for_knows_the_rows_and_nothing_else() -> None:
-    result = attributes.rule_for("00404018.00080100")
+    result = rules.rule_for("00404018.00080100")
     assert result is not None
     assert (result.keyword, result.vr, result.match, result.returned) == ("CodeValue", "SH", "R", "1C")
-    assert attributes.rule_for("00404018.00100010") is None
-    assert attributes.rule_for("*") is None
+    assert rules.rule_for("00404018.00100010") is None
+    assert rules.rule_for("*") is None
 
 
 @pytest.mark.parametrize(
@@ -98,12 +98,12 @@ def test_path_name_is_the_way_back() -> None:
     ],
 )
 def test_matching_keys(path: str, match: str | None) -> None:
-    assert attributes.MATCHING_KEYS.get(path) == match
+    assert rules.MATCHING_KEYS.get(path) == match
 
 
 def test_return_keys_of_the_top_level() -> None:
     """PS3.18 §11.9.3: types 1 and 2 always, 1C and 2C if there."""
-    top = {path: kind for path, kind in attributes.RETURN_KEYS.items() if "." not in path}
+    top = {path: kind for path, kind in rules.RETURN_KEYS.items() if "." not in path}
     assert sorted(path for path, kind in top.items() if kind == "1") == [
         "00080016",
         "00080018",
@@ -116,7 +116,7 @@ def test_return_keys_of_the_top_level() -> None:
     ]
     assert {path for path, kind in top.items() if kind == "2C"} == {"00102000", "001021C0", "00380050"}
     assert top["00741002"] == top["00100010"] == top["0040A370"] == "2"
-    assert "00081195" not in attributes.RETURN_KEYS
+    assert "00081195" not in rules.RETURN_KEYS
 
 
 def test_rules_agree_with_their_lines() -> None:

@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from orthanc_ups.core import attributes, statuses, tags
+from orthanc_ups.core import dictionary, statuses, tags
 from orthanc_ups.core.dataset import DataSet, element, is_empty
 from tests.support.preparing import STAMP, refused_update, update
 from tests.support.workitems import full, performed, progress, stored
@@ -77,7 +77,7 @@ def test_cc_2_6_an_empty_list_only_stamps() -> None:
 
 @pytest.mark.parametrize("tag", [tags.PRIORITY, tags.LABEL, tags.WORKLIST_LABEL, tags.START, tags.READINESS])
 def test_cc_2_6_type_1_cannot_be_emptied(tag: str) -> None:
-    empty = {tag: element(attributes.VR_OF[tag])}
+    empty = {tag: element(dictionary.VR_OF[tag])}
     error = refused_update(empty)
     assert (error.status, error.tag) == (statuses.MISSING_VALUE, tag)
 
@@ -86,17 +86,17 @@ def test_cc_2_6_type_1_cannot_be_emptied(tag: str) -> None:
 def test_cc_2_6_empty_stays_empty(tag: str) -> None:
     """3/1, but there is no value to lose: a client that sends back what it got is not refused."""
     base = stored()
-    updated = update(base, {tag: element(attributes.VR_OF[tag])}).attributes
+    updated = update(base, {tag: element(dictionary.VR_OF[tag])}).attributes
     assert updated.get(tag) == base.get(tag)
-    assert refused_update({tag: element(attributes.VR_OF[tag])}).status is statuses.MISSING_VALUE
+    assert refused_update({tag: element(dictionary.VR_OF[tag])}).status is statuses.MISSING_VALUE
 
 
 @pytest.mark.parametrize("tag", [tags.STATION_NAME, "00404021", "0020000D", tags.PROGRESS_INFORMATION])
 def test_cc_2_6_type_2_can_be_emptied(tag: str) -> None:
     base = update(stored(base=full()), progress()).attributes
     assert not is_empty(base[tag])
-    assert update(base, {tag: element(attributes.VR_OF[tag])}).attributes[tag] == element(
-        attributes.VR_OF[tag]
+    assert update(base, {tag: element(dictionary.VR_OF[tag])}).attributes[tag] == element(
+        dictionary.VR_OF[tag]
     )
 
 

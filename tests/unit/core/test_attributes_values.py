@@ -7,13 +7,12 @@ from typing import Any, Final
 
 import pytest
 
-from orthanc_ups.core import attributes, statuses
-from orthanc_ups.core.attributes import DataSetLimits
+from orthanc_ups.core import rules, statuses, value_rules
 from orthanc_ups.core.dataset import DataSet, element
 from orthanc_ups.core.date_times import moment
 from orthanc_ups.core.representations import REPRESENTATIONS
 from orthanc_ups.core.statuses import UpsError
-from orthanc_ups.core.value_rules import DEEPEST
+from orthanc_ups.core.value_rules import DEEPEST, DataSetLimits
 from tests.support import workitems
 
 NAME: Final = {"Alphabetic": "Åkesson^Bo", "Ideographic": "青川^春香", "Phonetic": "あおかわ^はるか"}
@@ -112,7 +111,7 @@ PRIVATE: Final = "00091001"
 
 def refused(dataset: Any, limits: DataSetLimits = DataSetLimits()) -> UpsError:  # noqa: B008
     with pytest.raises(UpsError) as caught:
-        attributes.check_values(dataset, limits=limits)
+        value_rules.check_values(dataset, limits=limits)
     return caught.value
 
 
@@ -121,7 +120,7 @@ def refused(dataset: Any, limits: DataSetLimits = DataSetLimits()) -> UpsError: 
 )
 def test_ps3_5_6_2_valid_values_are_taken(vr: str, value: Any) -> None:
     dataset = {PRIVATE: element(vr, value)}
-    attributes.check_values(dataset)
+    value_rules.check_values(dataset)
     assert REPRESENTATIONS[vr].valid(value)
 
 
@@ -136,13 +135,13 @@ def test_ps3_5_6_2_invalid_values_are_refused(vr: str, value: Any) -> None:
 
 @pytest.mark.parametrize("vr", sorted(REPRESENTATIONS))
 def test_ps3_5_6_2_every_vr_may_be_empty(vr: str) -> None:
-    attributes.check_values({PRIVATE: element(vr)})
+    value_rules.check_values({PRIVATE: element(vr)})
     assert vr in {*VALID, "SQ", "OB", "OD", "OF", "OL", "OV", "OW", "UN"}
 
 
 @pytest.mark.parametrize("vr", ["LO", "DA", "UI", "PN", "US"])
 def test_empty_values_among_others_are_valid(vr: str) -> None:
-    attributes.check_values({PRIVATE: {"vr": vr, "Value": [None, VALID[vr][0], None]}})
+    value_rules.check_values({PRIVATE: {"vr": vr, "Value": [None, VALID[vr][0], None]}})
     assert refused({PRIVATE: {"vr": vr, "Value": [None, INVALID[vr][0]]}}).tag == PRIVATE
 
 
@@ -167,7 +166,7 @@ def test_empty_values_among_others_are_valid(vr: str) -> None:
 def test_ps3_18_f_2_7_binary_content_is_base64_of_whole_words(vr: str, content: Any, valid: bool) -> None:
     dataset = {PRIVATE: {"vr": vr, "InlineBinary": content}}
     if valid:
-        attributes.check_values(dataset)
+        value_rules.check_values(dataset)
     else:
         assert refused(dataset).status is statuses.INVALID_VALUE
 
@@ -234,8 +233,8 @@ def test_one_value_or_item_where_one_is_allowed(dataset: DataSet, words: str) ->
 
 
 def test_several_values_where_several_are_allowed() -> None:
-    attributes.check_values({"00102000": element("LO", "a", "b"), PRIVATE: element("LO", "a", "b")})
-    assert not attributes.RULES["00102000"].single
+    value_rules.check_values({"00102000": element("LO", "a", "b"), PRIVATE: element("LO", "a", "b")})
+    assert not rules.RULES["00102000"].single
 
 
 @pytest.mark.parametrize(
@@ -289,13 +288,13 @@ def nested(depth: int) -> DataSet:
 
 
 def test_nesting_is_limited() -> None:
-    attributes.check_values(nested(4), limits=DataSetLimits(nesting=4))
+    value_rules.check_values(nested(4), limits=DataSetLimits(nesting=4))
     error = refused(nested(5), DataSetLimits(nesting=4))
     assert "at most 4 sequences within one another" in error.detail
 
 
 def test_the_deepest_nesting_that_settings_allow_does_not_exhaust_the_stack() -> None:
-    attributes.check_values(nested(DEEPEST))
+    value_rules.check_values(nested(DEEPEST))
     assert refused(nested(DEEPEST + 1)).status is statuses.INVALID_VALUE
     assert refused(nested(100_000)).status is statuses.INVALID_VALUE
 
@@ -313,7 +312,7 @@ WIDE: Final[DataSet] = {PRIVATE: element("SQ", *({"00091002": element("LO", "x")
     ],
 )
 def test_elements_items_and_values_are_limited(dataset: DataSet, parts: int) -> None:
-    attributes.check_values(dataset, limits=DataSetLimits(parts=parts))
+    value_rules.check_values(dataset, limits=DataSetLimits(parts=parts))
     error = refused(dataset, DataSetLimits(parts=parts - 1))
     assert error.status is statuses.INVALID_VALUE
     assert f"at most {parts - 1} elements, items and values in all" in error.detail
@@ -326,6 +325,6 @@ def test_every_valid_moment_can_be_matched(vr: str, value: str) -> None:
 
 def test_full_workitems_of_every_repertoire_are_valid() -> None:
     for who in workitems.PEOPLE:
-        attributes.check_values(workitems.full(who))
-    attributes.check_values(workitems.performed() | workitems.progress())
+        value_rules.check_values(workitems.full(who))
+    value_rules.check_values(workitems.performed() | workitems.progress())
     assert len(workitems.PEOPLE) == 5

@@ -74,7 +74,7 @@ def test_select_never_returns_the_transaction_uid() -> None:
     query = Query.of({tags.TRANSACTION_UID: element("UI"), tags.LABEL: element("LO")})
     assert query.select(stored).keys() == {tags.LABEL}
     for every in (False, True):
-        chosen = query.select_with_returns(stored, frozenset({tags.TRANSACTION_UID}), every)
+        chosen = query.returns(frozenset({tags.TRANSACTION_UID}), every).of(stored)
         assert tags.TRANSACTION_UID not in chosen
 
 
@@ -98,10 +98,10 @@ def test_select_leaves_the_workitem_as_it_is() -> None:
 def test_search_returns_type_1_and_2_always_and_1c_if_present() -> None:
     query = Query.of({})
     always = {path for path, kind in RETURN_KEYS.items() if "." not in path and kind in ("1", "2")}
-    bare = query.select_with_returns({tags.STATE: element("CS", "SCHEDULED")})
+    bare = query.returns().of({tags.STATE: element("CS", "SCHEDULED")})
     assert bare.keys() == always
     assert bare["00100020"] == {"vr": "LO"}
-    result = query.select_with_returns(full())
+    result = query.returns().of(full())
     assert result.keys() == always | {"00102000", "001021C0", "00380050"}
     assert list(result) == sorted(result)
 
@@ -111,7 +111,7 @@ def test_search_returns_match_attributes_and_included_ones() -> None:
         {"00404070": element("SQ", {"00404071": element("SQ", {"21000140": element("AE", "ARCHIVE")})})}
     )
     include = frozenset({"00400400", "00101100.0020000D", "00321032"})
-    result = query.select_with_returns(full(), include)
+    result = query.returns(include).of(full())
     assert result["00404070"] == element(
         "SQ", {"00404071": element("SQ", {"21000140": element("AE", "ARCHIVE")})}
     )
@@ -123,14 +123,12 @@ def test_search_returns_match_attributes_and_included_ones() -> None:
 
 def test_search_merges_nested_requests_and_the_whole_wins() -> None:
     nested = {tags.HUMAN_PERFORMERS: element("SQ", {"00404037": element("PN", {"Alphabetic": "*"})})}
-    assert (
-        Query.of(nested).select_with_returns(full())[tags.HUMAN_PERFORMERS] == full()[tags.HUMAN_PERFORMERS]
-    )
+    assert Query.of(nested).returns().of(full())[tags.HUMAN_PERFORMERS] == full()[tags.HUMAN_PERFORMERS]
     output = {"00404070": element("SQ", {"00081150": element("UI")})}
-    selected = Query.of(output).select_with_returns(full(), frozenset({"00404070.00404071.21000140"}))
+    selected = Query.of(output).returns(frozenset({"00404070.00404071.21000140"})).of(full())
     item = {"00081150": {"vr": "UI"}, "00404071": element("SQ", {"21000140": element("AE", "ARCHIVE")})}
     assert selected["00404070"] == element("SQ", item)
-    whole = Query.of(output).select_with_returns(full(), frozenset({"00404070"}))
+    whole = Query.of(output).returns(frozenset({"00404070"})).of(full())
     assert whole["00404070"] == full()["00404070"]
 
 
@@ -143,7 +141,7 @@ def test_a_private_attribute_comes_with_what_tells_whose_it_is() -> None:
         "00091001": element("DS", "1"),
     }
     stored = {**private, "00404070": element("SQ", item)}
-    result = Query.of({}).select_with_returns(stored, frozenset({"00091001", "00404070.00291001"}))
+    result = Query.of({}).returns(frozenset({"00091001", "00404070.00291001"})).of(stored)
     assert result["00090010"] == private["00090010"] and result["00091001"] == private["00091001"]
     assert "00090011" not in result
     assert result["00404070"] == element("SQ", item)
@@ -179,7 +177,7 @@ def test_c_2_2_2_1_a_sop_class_that_no_workitem_has_is_told() -> None:
 
 def test_search_with_all_returns_everything() -> None:
     stored = full()
-    result = Query.of({}).select_with_returns(stored, None, True)
+    result = Query.of({}).returns(everything=True).of(stored)
     assert stored.items() <= result.items()
     assert list(result) == sorted(result)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ def workitem(number: int, chance: random.Random) -> Workitem:
         tags.LABEL: element("LO", chance.choice(("Slow", "Second reading"))),
         tags.WORKLIST_LABEL: element("LO", chance.choice(("DAY", "NIGHT"))),
     }
-    return item.having({**item.attributes, **changes})
+    return replace(item, attributes={**item.attributes, **changes})
 
 
 @pytest.fixture(scope="module")

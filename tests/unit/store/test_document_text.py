@@ -25,8 +25,8 @@ ASKED: dict[str, DataSet] = {
     },
     "a part of another": {"00404070": element("SQ", {"00081150": element("UI")})},
 }
-INCLUDED = (
-    None,
+INCLUDED: tuple[frozenset[str], ...] = (
+    frozenset(),
     frozenset({"00400400"}),
     frozenset({"00101100.0020000D"}),
     frozenset({"00321032", "00091001"}),
@@ -48,10 +48,10 @@ WORKITEMS = {
 @pytest.mark.parametrize("include", INCLUDED)
 @pytest.mark.parametrize("keys", ASKED.values(), ids=ASKED)
 def test_text_and_data_set_say_the_same(
-    keys: DataSet, include: frozenset[str] | None, everything: bool, attributes: DataSet
+    keys: DataSet, include: frozenset[str], everything: bool, attributes: DataSet
 ) -> None:
     query = Query.of(keys)
-    expected = query.select_with_returns(attributes, include, everything)
+    expected = query.returns(include, everything).of(attributes)
     text = selected(encode(Workitem("1.2", 1, attributes)), query.returns(include, everything))
     assert text == orjson.dumps(expected)
     assert dicom_json.from_text(text) == dicom_json.encode(expected)
@@ -61,7 +61,7 @@ def test_text_and_data_set_say_the_same(
 def test_a_document_that_somebody_wrote_by_hand_is_understood() -> None:
     query, attributes = Query.of({}), stored(base=minimal())
     by_hand = json.dumps({"attributes": attributes, "format": 1, "note": [1, {}]}, indent=2).encode()
-    assert orjson.loads(selected(by_hand, query.returns())) == query.select_with_returns(attributes)
+    assert orjson.loads(selected(by_hand, query.returns())) == query.returns().of(attributes)
     assert orjson.loads(dicom_json.from_text(whole(by_hand))) == attributes
 
 
