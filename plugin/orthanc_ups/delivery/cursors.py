@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Stores cursors soon after they move, but not for every event."""
+"""Stores cursors soon after they move, many events at a time."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from .port import Clock
 from .subscriber import Subscriber
 
 PAUSE: Final = 0.5
-"""Seconds that changes are gathered before they are written."""
+"""Seconds for which changes are collected before they are written."""
 _LONGEST_PAUSE: Final = 4.0
-_REST: Final = 4.0
+_REST_PER_WRITE: Final = 4.0  # times the duration of the write
 _LONGEST_REST: Final = 1.0
-_SIDE_BY_SIDE: Final = 8
+_CONCURRENT_WRITES: Final = 8
 
 _log = logging.getLogger("orthanc_ups.delivery")
 
 
 class CursorWriter:
-    """Stores the progress of subscribers that moved.
+    """Stores the progress of the subscribers whose cursors moved.
 
-    With a thousand subscribers that is a thousand writes per round; after each write it rests four times
-    as long as the write took, so that it never takes more than a fifth of the store's time. A write that hung
-    in an outage says nothing of what the next will take: no rest and no pause is longer than seconds.
+    A thousand subscribers need a thousand writes per round. After each write it rests four times as long as the
+    write took (at most a second), so that it takes no more than a fifth of the store's time. The limit is there
+    because a write that hung in an outage does not predict how long the next takes.
     """
 
     def __init__(self, clock: Clock, store: Callable[[Subscriber], Awaitable[None]]) -> None:
@@ -56,33 +56,33 @@ class CursorWriter:
             self._task = None
 
     async def _round(self) -> None:
-        """Store everyone marked before; a failure ends the round, as the next write would fail, too."""
+        """Store every subscriber marked so far; end at the first failure, because the next write would fail too."""
         for name in list(self._moved):
-            began = self._clock.monotonic()
+            start = self._clock.monotonic()
             subscriber = self._moved.pop(name, None)
             if subscriber is not None and not await self._write(subscriber):
                 return
-            took = self._clock.monotonic() - began
-            await self._clock.sleep(min(_REST * took, _LONGEST_REST))
+            duration = self._clock.monotonic() - start
+            await self._clock.sleep(min(_REST_PER_WRITE * duration, _LONGEST_REST))
 
     async def _write(self, subscriber: Subscriber) -> bool:
         try:
             await self.store(subscriber)
         except asyncio.CancelledError:
-            self._moved.setdefault(subscriber.receiving_ae, subscriber)  # for the flush of an orderly stop
+            self._moved.setdefault(subscriber.receiving_ae, subscriber)  # for the flush of a clean stop
             raise
         except StoreUnavailable as error:
             self._moved.setdefault(subscriber.receiving_ae, subscriber)
             self._failed(str(error))
             return False
         except Exception:
-            _log.exception("Storing the delivery cursor of %s failed", subscriber.receiving_ae)
+            _log.exception("Cannot store the delivery cursor of %s", subscriber.receiving_ae)
         self._recovered()
         return True
 
     def _failed(self, why: str) -> None:
         if not self._failing:
-            _log.warning("Delivery cursors cannot be stored now, a crash would repeat events: %s", why)
+            _log.warning("Delivery cursors cannot be stored now; a crash would repeat events: %s", why)
         self._failing = True
         self._pause = next(self._pauses)
 
@@ -94,16 +94,16 @@ class CursorWriter:
             self._pause = next(self._pauses)
 
     async def flush(self) -> None:
-        """Store everything now, once, several entries at a time."""
-        left = list(self._moved)
+        """Try once to store everything now, several entries at a time."""
+        names = list(self._moved)
 
-        async def some() -> None:
-            while left:
-                subscriber = self._moved.pop(left.pop(), None)
+        async def write_remaining() -> None:
+            while names:
+                subscriber = self._moved.pop(names.pop(), None)
                 if subscriber is not None and not await self._write(subscriber):
                     return
 
-        await asyncio.gather(*(some() for _ in range(_SIDE_BY_SIDE)))
+        await asyncio.gather(*(write_remaining() for _ in range(_CONCURRENT_WRITES)))
 
     async def close(self) -> None:
         """Stop storing periodically; ``flush`` stores the rest."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Events that could not be delivered in time: stored, listed, and ready to be sent again."""
+"""Events that could not be delivered: stored and listed, so that an operator can resend them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..store.port import Entries, Entry
 from ..store.writer import StoredEntry
 from .documents import Batch, decode_batch, encode_batch
 from .port import Clock, Endpoint
-from .queue import Waiting, kind_of, made_at
+from .queue import Waiting, committed_at, kind_of, sequence_of
 from .tally import DeliveryCounts
 
 BATCH: Final = 100
@@ -27,14 +27,15 @@ _log = logging.getLogger("orthanc_ups.delivery")
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """One dead letter as it is listed.
+    """A dead letter in a list.
 
     Attributes:
-        sequence: its name in ``drop`` and ``resend``.
-        uid: the workitem; the Global Subscription for initial reports that were never made.
-        at: when it was committed, ``died_at`` when it was given up: seconds since the epoch.
-        reason: why, in words.
-        count: 1; for initial State Reports that were never made, how many at most.
+        sequence: identifies it in ``DeliveryManagement.drop_dead`` and ``resend_dead``.
+        uid: the workitem; the Global Subscription for initial State Reports that were never made.
+        at: when the event was committed, in seconds since the epoch.
+        died_at: when it was given up, in seconds since the epoch.
+        reason: why, as text.
+        count: 1; for initial State Reports that were never made, their greatest possible number.
     """
 
     endpoint: Endpoint
@@ -55,9 +56,10 @@ class _StoredBatch:
 
 
 class DeadLetters:
-    """Dead letters by endpoint, in entries of up to 100; the contents stay in the store.
+    """The dead letters of each endpoint, stored in entries of up to 100.
 
-    At most ``maximum`` are kept per endpoint; beyond, the oldest batches are given up and counted as lost.
+    At most ``maximum`` are kept per endpoint (or a single entry); beyond that the oldest entries are deleted and
+    their events counted as lost.
     """
 
     def __init__(self, entries: Entries, clock: Clock, counts: DeliveryCounts, maximum: int) -> None:
@@ -67,10 +69,10 @@ class DeadLetters:
         self._maximum = maximum
         self._batches: dict[Endpoint, dict[int, _StoredBatch]] = {}
         self._writing = asyncio.Lock()
-        self._losing: set[Endpoint] = set()
+        self._overflowing: set[Endpoint] = set()
 
     def load(self, entry: Entry) -> None:
-        """Take over a stored entry. Raises UnreadableDocument."""
+        """Load a stored entry. Raises UnreadableDocument."""
         batch = decode_batch(entry.document)
         if batch.letters:
             stored = StoredEntry(self._entries, entry.key)
@@ -85,7 +87,7 @@ class DeadLetters:
         self._batches[batch.endpoint] = dict(sorted(batches.items()))
         return stored_batch
 
-    # --- what is known without the store ---
+    # --- numbers and counts, from memory ---
 
     def sequences(self, endpoint: Endpoint) -> frozenset[int]:
         """The sequences that name the dead letters of an endpoint."""
@@ -97,13 +99,13 @@ class DeadLetters:
         return sum(len(stored_batch.kinds) for stored_batch in self._batches.get(endpoint, {}).values())
 
     def endpoints(self, receiving_ae: str | None = None) -> tuple[Endpoint, ...]:
-        """The endpoints with dead letters: of one AE, or all."""
+        """The endpoints with dead letters, of one AE or all."""
         return tuple(endpoint for endpoint in self._batches if receiving_ae in (None, endpoint.receiving_ae))
 
     # --- adding ---
 
     async def add(self, endpoint: Endpoint, letters: Sequence[Waiting], reason: str) -> None:
-        """Store dead letters; only after that may the endpoint continue behind them. Raises StoreUnavailable."""
+        """Store dead letters; the endpoint may pass them only afterwards. Raises StoreUnavailable."""
         batch = Batch(endpoint, tuple(letters), reason, self._clock.now())
         key = keys.dead_letters(endpoint.receiving_ae, endpoint.channel, sequence_of(letters[0]))
         async with self._writing:
@@ -117,54 +119,54 @@ class DeadLetters:
         while self.count(endpoint) > self._maximum and len(batches) > 1:
             oldest = next(iter(batches))
             await batches[oldest].entry.remove()
-            self._lose(endpoint, batches.pop(oldest))
+            self._count_lost(endpoint, batches.pop(oldest))
 
-    def _lose(self, endpoint: Endpoint, stored_batch: _StoredBatch) -> None:
+    def _count_lost(self, endpoint: Endpoint, stored_batch: _StoredBatch) -> None:
         for kind in stored_batch.kinds.values():
             self._counts.of(endpoint.channel).lost[kind] += 1
-        if endpoint not in self._losing:
-            self._losing.add(endpoint)
-            _log.error("%s has %d dead letters; the oldest are given up", endpoint, self._maximum)
+        if endpoint not in self._overflowing:
+            self._overflowing.add(endpoint)
+            _log.error("%s has %d dead letters; the oldest are deleted", endpoint, self._maximum)
 
-    # --- striking out ---
+    # --- removing ---
 
-    async def strike(self, endpoint: Endpoint, sequences: Collection[int]) -> int:
-        """Remove dead letters (they were sent, or an operator drops them); return how many there were.
+    async def remove(self, endpoint: Endpoint, sequences: Collection[int]) -> int:
+        """Remove dead letters that were delivered or that an operator drops; return how many there were.
 
-        Raises StoreUnavailable; then some may be left.
+        Raises StoreUnavailable; some may have been removed by then.
         """
-        struck = 0
+        count = 0
         async with self._writing:
             for first, stored_batch in list(self._batches.get(endpoint, {}).items()):
-                gone = stored_batch.kinds.keys() & sequences
-                if gone:
-                    await self._strike_from(endpoint, first, stored_batch, gone)
-                    struck += len(gone)
+                removed = stored_batch.kinds.keys() & sequences
+                if removed:
+                    await self._remove_from(endpoint, first, stored_batch, removed)
+                    count += len(removed)
             if not self._batches.get(endpoint):
                 self._batches.pop(endpoint, None)
-        return struck
+        return count
 
-    async def _strike_from(
-        self, endpoint: Endpoint, first: int, stored_batch: _StoredBatch, gone: Collection[int]
+    async def _remove_from(
+        self, endpoint: Endpoint, first: int, stored_batch: _StoredBatch, sequences: Collection[int]
     ) -> None:
-        if len(gone) == len(stored_batch.kinds):
+        if len(sequences) == len(stored_batch.kinds):
             await stored_batch.entry.remove()
             self._batches[endpoint].pop(first, None)
             return
         batch = decode_batch(stored_batch.entry.document)
-        left = tuple(letter for letter in batch.letters if sequence_of(letter) not in gone)
+        remaining = tuple(letter for letter in batch.letters if sequence_of(letter) not in sequences)
         stored_batch.revision += 1
         await stored_batch.entry.write(
-            lambda _: encode_batch(replace(batch, letters=left), stored_batch.revision)
+            lambda _: encode_batch(replace(batch, letters=remaining), stored_batch.revision)
         )
         stored_batch.kinds = {
-            sequence: kind for sequence, kind in stored_batch.kinds.items() if sequence not in gone
+            sequence: kind for sequence, kind in stored_batch.kinds.items() if sequence not in sequences
         }
 
     # --- reading ---
 
     def stored(self) -> Iterator[Entry]:
-        """Every entry of dead letters as it stands in the store."""
+        """Every entry of dead letters as stored."""
         for endpoint in self.endpoints():
             yield from (
                 stored_batch.entry.stored
@@ -173,14 +175,14 @@ class DeadLetters:
             )
 
     def batches(self, endpoint: Endpoint) -> Iterator[Batch]:
-        """The dead letters of an endpoint, oldest first, without those removed meanwhile."""
+        """The dead letters of an endpoint, oldest first, without any removed during the iteration."""
         for stored_batch in list(self._batches.get(endpoint, {}).values()):
             batch = decode_batch(stored_batch.entry.document)
             letters = tuple(letter for letter in batch.letters if sequence_of(letter) in stored_batch.kinds)
             yield replace(batch, letters=letters)
 
     def listed(self, receiving_ae: str, offset: int, limit: int) -> list[DeadLetter]:
-        """One page of an AE's dead letters, by endpoint and age."""
+        """A page of an AE's dead letters, by endpoint, oldest first."""
         page: list[DeadLetter] = []
         for stored_batch in self._batches_of(receiving_ae):
             if offset >= len(stored_batch.kinds):
@@ -198,18 +200,13 @@ class DeadLetters:
             yield from list(self._batches.get(endpoint, {}).values())
 
 
-def sequence_of(letter: Waiting) -> int:
-    """The name of a dead letter."""
-    return letter.sequence if isinstance(letter, Event) else letter.burst.first
-
-
 def _listed(batch: Batch, letter: Waiting) -> DeadLetter:
     return DeadLetter(
         endpoint=batch.endpoint,
         sequence=sequence_of(letter),
         type=kind_of(letter),
         uid=letter.uid if isinstance(letter, Event) else tags.GLOBAL_SUBSCRIPTION,
-        at=made_at(letter),
+        at=committed_at(letter),
         died_at=batch.at,
         reason=batch.reason,
         count=1 if isinstance(letter, Event) else letter.remaining,
@@ -217,7 +214,7 @@ def _listed(batch: Batch, letter: Waiting) -> DeadLetter:
 
 
 def _merged(batch: Batch, stored: bytes | None) -> Batch:
-    """A batch merged with an existing entry of its name (left by a write whose answer was lost, or by a repeat)."""
+    """A batch merged with an entry of the same key, left by a repeat or by a write whose answer was lost."""
     if stored is None:
         return batch
     try:

@@ -35,9 +35,9 @@ class Batch:
     """Dead letters that were given up together.
 
     Attributes:
-        letters: events and bursts (what is left of them), by sequence.
-        reason: why, in words.
-        at: when, seconds since the epoch.
+        letters: events and what remains of bursts, by sequence.
+        reason: why, as text.
+        at: when, in seconds since the epoch.
     """
 
     endpoint: Endpoint
@@ -49,9 +49,9 @@ class Batch:
 def encode_progress(
     receiving_ae: str, revision: int, channels: Mapping[str, Progress], joined: Collection[str] = ()
 ) -> bytes:
-    """The document of ``delivery/<AE>``; ``revision`` makes each write differ.
+    """The document of ``delivery/<AE>``; ``revision`` makes every write different.
 
-    ``joined`` are other spellings of the AE title whose entries this one includes, until they are deleted.
+    ``joined``: other spellings of the AE title whose entries have been merged into this one but not deleted yet.
     """
     content: dict[str, Any] = {
         "format": FORMAT,
@@ -68,7 +68,7 @@ def encode_progress(
 
 
 def joined_titles(document: bytes) -> frozenset[str]:
-    """Spellings whose progress the document of ``delivery/<AE>`` includes. Raises UnreadableDocument."""
+    """The spellings whose progress is merged into a document of ``delivery/<AE>``. Raises UnreadableDocument."""
     return frozenset(map(str, read(document).get("joined", ())))
 
 
@@ -89,7 +89,7 @@ def _progress(content: Mapping[str, Any]) -> Progress:
 
 
 def encode_batch(batch: Batch, revision: int) -> bytes:
-    """The document of ``dead/<AE>/…``."""
+    """The document of ``dead/<AE>/…``; ``revision`` as for ``encode_progress``."""
     content = {
         "format": FORMAT,
         "ae": batch.endpoint.receiving_ae,
@@ -97,7 +97,7 @@ def encode_batch(batch: Batch, revision: int) -> bytes:
         "revision": revision,
         "reason": batch.reason,
         "at": batch.at,
-        "letters": [_letter_out(letter) for letter in batch.letters],
+        "letters": [_encode_letter(letter) for letter in batch.letters],
     }
     return orjson.dumps(content)
 
@@ -107,24 +107,20 @@ def decode_batch(document: bytes) -> Batch:
     content = read(document)
     try:
         endpoint = Endpoint(str(content["ae"]), str(content["channel"]))
-        letters = _letters_in(content["letters"], endpoint.receiving_ae)
+        letters = tuple(_decode_letter(letter, endpoint.receiving_ae) for letter in content["letters"])
         return Batch(endpoint, letters, str(content["reason"]), float(content["at"]))
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise UnreadableDocument(f"not a document of dead letters: {error!r}") from error
 
 
-def _letter_out(letter: Waiting) -> list[Any]:
+def _encode_letter(letter: Waiting) -> list[Any]:
     if isinstance(letter, Event):
         return [letter.sequence, int(letter.type), letter.uid, letter.information, letter.at]
     burst = letter.burst
     return [burst.first, burst.through, burst.act, letter.after, burst.at, "burst"]
 
 
-def _letters_in(content: Sequence[Sequence[Any]], receiving_ae: str) -> tuple[Waiting, ...]:
-    return tuple(_letter_in(letter, receiving_ae) for letter in content)
-
-
-def _letter_in(content: Sequence[Any], receiving_ae: str) -> Waiting:
+def _decode_letter(content: Sequence[Any], receiving_ae: str) -> Waiting:
     if content[-1] == "burst":
         first, through, act, after, at, _ = content
         return BurstAt(Burst(receiving_ae, int(first), int(through), int(act), float(at)), int(after))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What an operator sees of delivery and can do to it, for the management API and the page."""
+"""Delivery as the management API and the page show and control it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from ..core.events import Event, scp_status_change
 from .dead_letters import DeadLetter
 from .outbox import Delivery
 from .port import Clock, Endpoint
-from .queue import made_at
 from .replay import Once, Run
 from .worker import Worker
 
@@ -23,16 +22,17 @@ class EndpointReport:
     """The state of one Receiving AE on one channel. Times in seconds since the epoch, latencies in seconds.
 
     Attributes:
-        durable: False for a WebSocket beside another channel: nothing waits for it when it closes.
+        durable: False for a WebSocket of an AE with another channel: its queue is dropped when it closes.
         serving: True if the channel has an address for the AE now.
-        failing: True since an attempt failed, until one succeeds.
-        pending: waiting events, with initial reports that are still to be made (at most).
-        oldest_at: when the oldest waiting event was committed.
-        retry_at: when the next attempt is due, None if it is not in back-off.
+        failing: True from a failed attempt to the next that succeeds.
+        pending: waiting events, including the greatest possible number of initial State Reports still to be made.
+        oldest_at: when the first waiting event was committed; None if none waits or that is unknown.
+        retry_at: when the next attempt is due; None if no back-off is running.
         failed: attempts, not events.
-        dead: events that ever became dead letters; ``dead_letters``: those there are now.
-        per_minute: deliveries of the last 60 minutes, the present one last.
-        latency_median, latency_p95: of the latest deliveries since the start, None without any.
+        dead: all events that have become dead letters.
+        dead_letters: the dead letters that exist now.
+        per_minute: deliveries of the last 60 minutes, the current one last.
+        latency_median, latency_p95: of the latest deliveries since the start; None if there are none.
     """
 
     endpoint: Endpoint
@@ -55,20 +55,19 @@ class EndpointReport:
 
 
 def report_on(worker: Worker, clock: Clock, dead_letters: int) -> EndpointReport:
-    """The report of one endpoint."""
-    tally, head, now = worker.tally, worker.queue.head, clock.now()
-    left = worker.backoff.left
+    """The state of a worker's endpoint."""
+    tally, now, pause = worker.tally, clock.now(), worker.backoff.remaining
     return EndpointReport(
         endpoint=worker.endpoint,
         durable=worker.durable,
         serving=worker.channel.serves(worker.endpoint.receiving_ae),
         failing=worker.backoff.failing,
         pending=worker.queue.pending,
-        oldest_at=(made_at(head) or None) if head else None,
+        oldest_at=worker.queue.oldest_at,
         last_success_at=tally.last_success_at,
         last_error=tally.last_error,
         last_error_at=tally.last_error_at,
-        retry_at=now + left if left > 0 else None,
+        retry_at=now + pause if pause > 0 else None,
         delivered=tally.delivered,
         failed=tally.failed,
         dead=tally.dead,
@@ -85,13 +84,13 @@ _log = logging.getLogger("orthanc_ups.delivery")
 
 
 class DeliveryManagement:
-    """Operations on the outbox. Each concerns every channel of the AE; an unknown AE is no error."""
+    """Operations on the outbox. Each applies to every channel of the AE; an unknown AE is not an error."""
 
     def __init__(self, delivery: Delivery) -> None:
         self._delivery = delivery
 
     def report(self, receiving_ae: str | None = None) -> list[EndpointReport]:
-        """The state of every endpoint, or of one AE's."""
+        """The state of every endpoint, or of those of one AE."""
         dead, clock = self._delivery.dead, self._delivery.clock
         return [
             report_on(worker, clock, dead.count(worker.endpoint))
@@ -99,14 +98,14 @@ class DeliveryManagement:
         ]
 
     def retry_now(self, receiving_ae: str) -> None:
-        """End the pause after a failed attempt."""
+        """End the pauses after failed attempts."""
         for worker in self._delivery.workers(receiving_ae):
             worker.hurry(now=True)
 
     async def drop(self, receiving_ae: str, sequences: Collection[int] | None = None) -> int:
-        """Give up waiting events for good, all or some; return how many.
+        """Discard waiting events, all or some; return how many.
 
-        An event that is being sent at this moment may still arrive.
+        An event that is being sent right now may still arrive.
         """
         dropped = sum(worker.drop(sequences) for worker in self._delivery.workers(receiving_ae))
         _log.warning("%d waiting events for %s were dropped by an operator", dropped, receiving_ae)
@@ -114,18 +113,18 @@ class DeliveryManagement:
         return dropped
 
     def resend(self, receiving_ae: str, first: int, last: int) -> None:
-        """Send again what was sent between two sequences (both included), as far as the log still has it.
+        """Resend what was sent between two sequences (inclusive), as far as the log still has it.
 
-        It goes ahead of what is waiting, and does not survive a restart.
+        Resent events are sent before waiting ones. What was not resent before a restart is forgotten.
         """
         for worker in self._delivery.route(receiving_ae):
-            worker.repeat(Run(self._delivery.past(worker, first, last)))
+            worker.repeat(Run(self._delivery.sent_events(worker, first, last)))
 
     def send_test_event(self, receiving_ae: str) -> int:
-        """Send an SCP Status Change that says RESTARTED, with both lists kept; return to how many endpoints.
+        """Send an SCP Status Change RESTARTED with both lists warm started; return the number of endpoints.
 
-        It is the one event that is about no workitem, and tells a receiver nothing new but to look at the
-        worklist again. It is not stored, and carries the sequence up to which the endpoint has everything.
+        It is the only event that is not about a workitem, and at most makes a receiver query the worklist again.
+        It is not stored, and has the sequence up to which the endpoint has received everything.
         """
         change = scp_status_change("RESTARTED")
         workers = self._delivery.route(receiving_ae)
@@ -138,25 +137,26 @@ class DeliveryManagement:
     # --- dead letters ---
 
     def dead_letters(self, receiving_ae: str, offset: int = 0, limit: int = _PAGE) -> list[DeadLetter]:
-        """One page of an AE's dead letters, oldest first."""
+        """A page of an AE's dead letters, by endpoint, oldest first."""
         return self._delivery.dead.listed(receiving_ae, offset, limit)
 
     def resend_dead(self, receiving_ae: str, sequences: Collection[int] | None = None) -> int:
-        """Send dead letters again, all or some; return how many are on their way.
+        """Queue dead letters for resending, all or some; return how many.
 
-        Each is struck from the list when it is delivered; until then it stays there.
+        Each stays in the list until it is delivered.
         """
-        chosen = 0
+        count = 0
         for endpoint in self._delivery.dead.endpoints(receiving_ae):
-            names = self._delivery.dead.sequences(endpoint)
-            selected = names if sequences is None else names & frozenset(sequences)
+            selected = self._delivery.dead.sequences(endpoint)
+            if sequences is not None:
+                selected &= frozenset(sequences)
             if selected:
-                self._for(endpoint).repeat(self._delivery.resurrection(endpoint, selected))
-                chosen += len(selected)
-        return chosen
+                self._worker_for(endpoint).repeat(self._delivery.dead_letter_run(endpoint, selected))
+                count += len(selected)
+        return count
 
-    def _for(self, endpoint: Endpoint) -> Worker:
-        """The worker that can send an endpoint's letters: its own, or that of a channel which serves the AE now."""
+    def _worker_for(self, endpoint: Endpoint) -> Worker:
+        """The worker that resends an endpoint's dead letters: its own, or that of a channel that serves the AE now."""
         workers = {
             worker.endpoint.channel: worker for worker in self._delivery.workers(endpoint.receiving_ae)
         }
@@ -166,10 +166,10 @@ class DeliveryManagement:
         return self._delivery.route(endpoint.receiving_ae)[0]
 
     async def drop_dead(self, receiving_ae: str, sequences: Collection[int] | None = None) -> int:
-        """Delete dead letters, all or some, for good; return how many. May raise StoreUnavailable."""
+        """Delete dead letters, all or some; return how many. Raises StoreUnavailable."""
         dropped = 0
         for endpoint in self._delivery.dead.endpoints(receiving_ae):
             selected = self._delivery.dead.sequences(endpoint) if sequences is None else sequences
-            dropped += await self._delivery.dead.strike(endpoint, selected)
+            dropped += await self._delivery.dead.remove(endpoint, selected)
         _log.warning("%d dead letters for %s were deleted by an operator", dropped, receiving_ae)
         return dropped

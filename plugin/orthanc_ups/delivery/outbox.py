@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The outbox: takes committed events in order and makes sure that every receiver gets them."""
+"""The outbox: takes committed events in order and delivers them to every receiver."""
 
 from __future__ import annotations
 
@@ -45,32 +45,35 @@ _log = logging.getLogger("orthanc_ups.delivery")
 async def announce_going_down(
     event: Event, workers: Iterable[Worker], clock: Clock, deadline: float, high_water: int
 ) -> None:
-    """Tell the receivers that are in reach, all side by side, within ``deadline`` seconds.
+    """Send GOING DOWN to all reachable receivers concurrently, within ``deadline`` seconds.
 
-    An endpoint whose last attempt failed is left out. One that is just being told something may go on with
-    what waits for half of the time; the rest is told after the restart.
+    Endpoints whose last attempt failed are skipped. An endpoint that is sending may continue for half of that time;
+    the rest of its queue is sent after the restart.
     """
-    reachable = [worker for worker in workers if _in_reach(worker, event)]
+    reachable = [worker for worker in workers if _is_reachable(worker, event)]
     if not reachable:
         return
-    telling = [asyncio.ensure_future(_tell(worker, event, high_water, deadline / 2)) for worker in reachable]
-    everyone = asyncio.ensure_future(asyncio.wait(telling))
+    sends = [
+        asyncio.ensure_future(_send_going_down(worker, event, high_water, deadline / 2))
+        for worker in reachable
+    ]
+    all_sent = asyncio.ensure_future(asyncio.wait(sends))
     limit = asyncio.ensure_future(clock.sleep(deadline))
-    await asyncio.wait((everyone, limit), return_when=asyncio.FIRST_COMPLETED)
-    for unfinished in (limit, everyone, *telling):
+    await asyncio.wait((all_sent, limit), return_when=asyncio.FIRST_COMPLETED)
+    for unfinished in (limit, all_sent, *sends):
         unfinished.cancel()
-    done, _ = await asyncio.wait(telling)
+    done, _ = await asyncio.wait(sends)
     reached = sum(not task.cancelled() and task.result() for task in done)
-    _log.info("Told %d of %d endpoints that the SCP is going down", reached, len(reachable))
+    _log.info("Notified %d of %d endpoints that the SCP is going down", reached, len(reachable))
 
 
-def _in_reach(worker: Worker, event: Event) -> bool:
+def _is_reachable(worker: Worker, event: Event) -> bool:
     receiving_ae = worker.endpoint.receiving_ae
     is_served = receiving_ae in event.receivers and worker.channel.serves(receiving_ae)
     return is_served and not worker.backoff.failing
 
 
-async def _tell(worker: Worker, event: Event, high_water: int, patience: float) -> bool:
+async def _send_going_down(worker: Worker, event: Event, high_water: int, patience: float) -> bool:
     await worker.finish(patience)
     if worker.backoff.failing:
         return False
@@ -86,26 +89,26 @@ async def _tell(worker: Worker, event: Event, high_water: int, patience: float) 
 
 
 _RECEIVERS_AT_ONCE: Final = 100
-"""How many receivers are given an event, some microseconds each, before the loop serves others."""
-_PAST_REMEMBERED: Final = 50_000
+"""Receivers whose queues are filled, some microseconds each, before the loop serves other tasks."""
+_SETTLED_REMEMBERED: Final = 50_000
 _sequence = attrgetter("sequence")
 
 
 @dataclass(slots=True)
 class _Offered:
-    """An event or burst that is being put into the queues of its receivers; ``done`` of them have it."""
+    """An event or burst that is being put into the queues of its receivers; the first ``queued`` have it."""
 
     item: Event | Burst
     receivers: Sequence[str]
-    done: int = 0
+    queued: int = 0
 
 
 class Delivery:
-    """Delivers each event to each of its receivers at least once, in order, whatever the others do.
+    """Delivers each event to each of its receivers at least once, in order, independently of the other receivers.
 
-    Lives on one asyncio loop; every method must be called there. Life: ``load``, ``resume``, then ``offer``
-    and all the rest, at last ``going_down``. An AE that unsubscribes still gets what was committed while it
-    was subscribed; only initial reports that were not made yet are left out (``forget``).
+    Every method must be called on the same asyncio loop. Call ``load`` and ``resume`` first, then ``offer`` and any
+    of the others, and ``going_down`` last. An AE that unsubscribes still gets what was committed while it was
+    subscribed, except for initial State Reports that were not made yet (``forget``).
     """
 
     def __init__(
@@ -128,19 +131,19 @@ class Delivery:
         self._bursts: dict[str, list[Burst]] = {}
         self._busy: dict[str, Subscriber] = {}
         self._offered: deque[_Offered] = deque()
-        self._handing_out: asyncio.Handle | None = None
-        self._past: set[int] = set()
+        self._filling: asyncio.Handle | None = None
+        self._settled: set[int] = set()
         self._high_water = 0
         self._closed = False
 
     def observe(self, observer: OnDelivered) -> None:
-        """Register a function to be called for each delivered event; it must be quick."""
+        """Register a function that is called for each delivered event; it must be fast."""
         self._state.observers.append(observer)
 
     # --- start ---
 
     async def load(self, entries: Iterable[Entry]) -> None:
-        """Take over stored entries, those of ``delivery/…`` and ``dead/…``; may be called for each chunk."""
+        """Load the stored entries ``delivery/…`` and ``dead/…`` and ignore others; may be called repeatedly."""
         for entry in entries:
             if entry.key.startswith((keys.PROGRESS, keys.DEAD_LETTERS)):
                 self._load(entry)
@@ -152,21 +155,21 @@ class Delivery:
                 return
             receiving_ae, revision, channels = decode_progress(entry.document)
         except UnreadableDocument as error:
-            _log.error("Entry %s cannot be read, so events may be repeated: %s", entry.key, error)
+            _log.error("Entry %s cannot be read; events may be repeated: %s", entry.key, error)
             return
         subscriber = self._subscriber(receiving_ae)
         subscriber.entry.take(entry.document, entry.version)
         subscriber.load(revision, channels)
 
     def resume(self, events: Iterable[Event], bursts: Iterable[Burst], last: int | None = None) -> None:
-        """Start with everything that is stored; what a cursor has passed is left out.
+        """Queue everything stored that the cursors have not passed, and start sending.
 
-        The channels must know their addresses by now: an AE that none serves is told by WebSocket instead.
+        The channels must know their addresses by now: events for an AE that none serves wait for a WebSocket.
 
         Args:
-            events: of all workitems, in no order; settled ones may be among them.
-            bursts: of all acts that still stand, in no order.
-            last: the last sequence that may be in use; cursors beyond (changed by hand) are set back to it.
+            events: those of all workitems, in any order; settled ones may be among them.
+            bursts: those of all acts in force, in any order.
+            last: the greatest sequence that may be in use; cursors beyond it (edited by hand) are set back to it.
         """
         stored: list[Event | Burst] = [*events, *bursts]
         stored.sort(key=_sequence)
@@ -174,9 +177,9 @@ class Delivery:
         for item in stored:
             for receiving_ae in item.receivers:
                 self._subscribers[receiving_ae].resume(item)
-            self._note(item)
+            self._note_queued(item)
         for subscriber in self._subscribers.values():
-            self._watch(subscriber)
+            self._mark_busy(subscriber)
             subscriber.start()
 
     def _begin(self, stored: Sequence[Event | Burst], last: int | None) -> None:
@@ -185,7 +188,7 @@ class Delivery:
                 self._subscriber(receiving_ae)
         for subscriber in self._subscribers.values():
             if last is not None:
-                subscriber.cursors = {name: min(at, last) for name, at in subscriber.cursors.items()}
+                subscriber.cursors = {name: min(cursor, last) for name, cursor in subscriber.cursors.items()}
             self._high_water = max(self._high_water, *subscriber.cursors.values(), 0)
             subscriber.begin()
 
@@ -203,94 +206,95 @@ class Delivery:
         await subscriber.store(lambda: self._high_water)
 
     def stored(self) -> Iterator[Entry]:
-        """Every entry of delivery as it stands in the store, to be written back if it is deleted under us."""
+        """Every entry of delivery as stored, to be restored if it is deleted from outside."""
         for subscriber in self._subscribers.values():
             if subscriber.entry.stored:
                 yield subscriber.entry.stored
         yield from self.dead.stored()
 
-    # --- the way of an event ---
+    # --- the path of an event ---
 
     def offer(self, released: Iterable[Event | Burst]) -> None:
-        """Take committed events (and bursts) with growing sequences. Returns at once.
+        """Take committed events and bursts in ascending sequence. Returns at once.
 
-        However many receivers an event has, it is put into their queues in slices, the first of them here:
-        whoever made the change is answered meanwhile.
+        Queues are filled for up to 100 receivers here and for the rest in later turns of the loop, so that the
+        requester is answered no matter how many receivers an event has.
         """
         if self._closed:
             return
         self._offered.extend(_Offered(item, item.receivers) for item in released)
-        if self._handing_out is None:
-            self._hand_out_some()
+        if self._filling is None:
+            self._fill_some_queues()
 
-    def _hand_out_some(self) -> None:
-        self._handing_out = None
-        self._hand_out(_RECEIVERS_AT_ONCE)
+    def _fill_some_queues(self) -> None:
+        self._filling = None
+        self._fill_queues(_RECEIVERS_AT_ONCE)
         if self._offered:
-            self._handing_out = asyncio.get_running_loop().call_soon(self._hand_out_some)
+            self._filling = asyncio.get_running_loop().call_soon(self._fill_some_queues)
 
-    def _hand_out_all(self) -> None:
-        """Finish putting everything offered into the queues."""
+    def _fill_all_queues(self) -> None:
+        """Put everything that was offered into the queues."""
         while self._offered:
-            self._hand_out(len(self._offered[0].receivers) + 1)
+            self._fill_queues(len(self._offered[0].receivers) + 1)
 
-    def _hand_out(self, limit: int) -> None:
-        """Put what was offered first into the queues of up to ``limit`` receivers, counted over all events."""
+    def _fill_queues(self, limit: int) -> None:
+        """Put offered items, oldest first, into up to ``limit`` queues in total."""
         while self._offered and limit > 0:
             offered = self._offered[0]
-            receivers = offered.receivers[offered.done : offered.done + limit]
+            receivers = offered.receivers[offered.queued : offered.queued + limit]
             for receiving_ae in receivers:
-                self._put(offered.item, receiving_ae)
-            offered.done += len(receivers)
+                self._enqueue(offered.item, receiving_ae)
+            offered.queued += len(receivers)
             limit -= len(receivers)
-            if offered.done == len(offered.receivers):
+            if offered.queued == len(offered.receivers):
                 self._offered.popleft()
-                self._note(offered.item)
+                self._note_queued(offered.item)
 
-    def _put(self, item: Event | Burst, receiving_ae: str) -> None:
+    def _enqueue(self, item: Event | Burst, receiving_ae: str) -> None:
         subscriber = self._subscribers.get(receiving_ae) or self._subscriber(receiving_ae)
         self._busy[receiving_ae] = subscriber
         waiting = BurstAt(item, item.first) if isinstance(item, Burst) else item
         for worker in subscriber.route():
             worker.add(waiting)
 
-    def _note(self, item: Event | Burst) -> None:
+    def _note_queued(self, item: Event | Burst) -> None:
+        """Note that an item is in all its queues."""
         if isinstance(item, Event):
             self._high_water = max(self._high_water, item.sequence)
         else:
             self._high_water = max(self._high_water, item.last)
             insort(self._bursts.setdefault(item.receiving_ae, []), item, key=_sequence)
 
-    # --- what another worklist had waiting ---
+    # --- export and import ---
 
     def progress(self) -> Iterator[tuple[str, Mapping[str, Progress]]]:
         """The progress of each channel of every AE, by AE title."""
-        self._hand_out_all()
+        self._fill_all_queues()
         for receiving_ae in sorted(self._subscribers):
             yield receiving_ae, self._subscribers[receiving_ae].progress(self._high_water)
 
     def held_from(self, receiving_ae: str | None = None) -> int | None:
-        """The lowest cursor at which an AE (or any) is held, between ``hold`` and ``take_in``; else None."""
+        """The lowest cursor at which an AE (or any) is held, between ``hold`` and ``take_in``; otherwise None."""
         held = (worker.queue.held for worker in self.workers(receiving_ae))
         return min((sequence for sequence in held if sequence is not None), default=None)
 
     def hold(self, receiving_ae: str, channels: Mapping[str, Progress]) -> None:
-        """An AE is imported; these are the cursors that the other worklist had for it.
+        """Set an imported AE to the cursors that it had in the other worklist.
 
-        Until ``take_in`` it is told nothing, and no event behind these cursors is settled for it.
+        Until ``take_in`` nothing is sent to it, and no event after these cursors counts as settled for it.
         """
-        self._hand_out_all()
-        self._past.clear()
+        self._fill_all_queues()
+        self._settled.clear()
         subscriber = self._subscriber(receiving_ae)
         subscriber.hold(channels)
         self._busy[receiving_ae] = subscriber
 
     def take_in(self, events: Iterable[Event], bursts: Iterable[Burst], last: int) -> None:
-        """All of the other worklist is stored: what the held AEs did not get joins their queues, in its place.
+        """Merge what the held AEs have not received into their queues: the other worklist is stored completely.
 
         ``last`` is the greatest sequence that the other worklist used.
         """
-        self._hand_out_all()
+        self._fill_all_queues()
         self._high_water = max(self._high_water, last)
         stored: list[Event | Burst] = [*events, *bursts]
         held = [name for name in self._subscribers if self.held_from(name) is not None]
@@ -298,34 +302,34 @@ class Delivery:
         for item in sorted(stored, key=_sequence):
             for receiving_ae in items.keys() & set(item.receivers):
                 items[receiving_ae].append(item)
-        for receiving_ae, own in items.items():
-            for burst in own:
+        for receiving_ae, missing in items.items():
+            for burst in missing:
                 if isinstance(burst, Burst) and burst not in self._bursts.get(receiving_ae, ()):
-                    self._note(burst)
-            self._subscribers[receiving_ae].take_in(own)
-            self._watch(self._subscribers[receiving_ae])
+                    self._note_queued(burst)
+            self._subscribers[receiving_ae].take_in(missing)
+            self._mark_busy(self._subscribers[receiving_ae])
 
-    # --- what the worklist asks ---
+    # --- queries of the worklist ---
 
     def settled(self, event: Event) -> bool:
-        """True if no receiver needs the stored event any more (delivered, dead letter, dropped, or replaced)."""
+        """True if no receiver needs the stored event any more: delivered, dead, dropped or replaced everywhere."""
         if event.sequence > self._high_water:
             return False
-        if not self._busy or event.sequence in self._past:
+        if not self._busy or event.sequence in self._settled:
             return True
-        if not all(self._is_past(receiver, event) for receiver in event.receivers):
+        if not all(self._is_settled_for(receiver, event) for receiver in event.receivers):
             return False
         if len(event.receivers) > _RECEIVERS_AT_ONCE:
-            self._remember_as_past(event.sequence)
+            self._remember_settled(event.sequence)
         return True
 
-    def _remember_as_past(self, sequence: int) -> None:
-        """Remember the answer, so that thousands of receivers are asked only once."""
-        if len(self._past) >= _PAST_REMEMBERED:
-            self._past.clear()
-        self._past.add(sequence)
+    def _remember_settled(self, sequence: int) -> None:
+        """Remember that an event is settled, so that thousands of receivers are checked only once."""
+        if len(self._settled) >= _SETTLED_REMEMBERED:
+            self._settled.clear()
+        self._settled.add(sequence)
 
-    def _is_past(self, receiving_ae: str, event: Event) -> bool:
+    def _is_settled_for(self, receiving_ae: str, event: Event) -> bool:
         subscriber = self._busy.get(receiving_ae)
         if subscriber is None:
             return True
@@ -336,41 +340,40 @@ class Delivery:
         return True
 
     def settled_through(self, receiving_ae: str) -> int:
-        """The sequence up to which the AE has everything that it needs."""
+        """The sequence up to which the AE has received everything."""
         subscriber = self._subscribers.get(receiving_ae)
         through = subscriber.settled_through() if subscriber else None
         return self._high_water if through is None else through
 
-    def _watch(self, subscriber: Subscriber) -> None:
+    def _mark_busy(self, subscriber: Subscriber) -> None:
         if subscriber.settled_through() is not None:
             self._busy[subscriber.receiving_ae] = subscriber
 
     def has_burst(self, receiving_ae: str) -> bool:
-        """True while initial State Reports for the AE are not all made."""
-        self._hand_out_all()
+        """True while initial State Reports for the AE are still to be made."""
+        self._fill_all_queues()
         subscriber = self._subscribers.get(receiving_ae)
         return subscriber is not None and subscriber.has_burst
 
     def forget(self, receiving_ae: str) -> None:
-        """The AE unsubscribed from everything: leave out initial reports that were not made yet."""
-        self._hand_out_all()
+        """Discard initial State Reports not made yet, because the AE unsubscribed from everything."""
+        self._fill_all_queues()
         self._bursts.pop(receiving_ae, None)
         for worker in self.workers(receiving_ae):
             worker.queue.end_bursts()
 
-    # --- what the interfaces report and ask ---
+    # --- calls of the interfaces ---
 
     def seen(self, receiving_ae: str) -> None:
-        """The AE is alive (it opened an association or a socket, or echoed): try at once."""
+        """Retry soon: the AE is alive (it opened an association or a WebSocket, or answered an echo)."""
         for worker in self.workers(receiving_ae):
             worker.hurry()
 
     async def replay(self, receiving_ae: str, after: int) -> AsyncIterator[list[Event]]:
-        """Every event for the AE with a greater sequence, in order, each once, also those that wait.
+        """Every event for the AE with a sequence greater than ``after``, in order, each once, including waiting ones.
 
-        Ends when it has caught up: what is offered from then on is not in it. A channel that sends this to
-        a new socket and lets the socket in when it ends must expect ``deliver`` to bring the part that was
-        waiting once more.
+        Ends at the last event offered by then. A channel that replays to a new WebSocket and then opens it for live
+        events gets the events that were waiting a second time, by ``deliver``.
         """
         position = after
         while position < (through := self._caught_up()):
@@ -379,7 +382,7 @@ class Delivery:
             position = through
 
     def _caught_up(self) -> int:
-        self._hand_out_all()
+        self._fill_all_queues()
         return self._high_water
 
     def _span(self, receiving_ae: str, after: int, through: int) -> Span:
@@ -388,34 +391,34 @@ class Delivery:
         events = [waiting[sequence] for sequence in sorted(waiting) if after < sequence <= through]
         return Span(receiving_ae, after, through, events, tuple(self._bursts.get(receiving_ae, ())))
 
-    # --- all of it ---
+    # --- for management and metrics ---
 
     @property
     def high_water(self) -> int:
-        """The greatest sequence that was offered."""
+        """The sequence up to which every offered event is in its queues."""
         return self._high_water
 
     @property
     def clock(self) -> Clock:
-        """The clock."""
+        """The clock that all workers use."""
         return self._state.clock
 
     def route(self, receiving_ae: str) -> tuple[Worker, ...]:
-        """Who tells the AE now; at least one."""
+        """The workers that serve the AE now; at least one."""
         return self._subscriber(receiving_ae).route()
 
-    def past(self, worker: Worker, first: int, last: int) -> AsyncIterator[list[Event]]:
-        """What an endpoint was told already between two sequences (both included), from the log."""
+    def sent_events(self, worker: Worker, first: int, last: int) -> AsyncIterator[list[Event]]:
+        """The events already sent to an endpoint between two sequences (inclusive), from the log."""
         through = min(last, worker.settled_through(self._high_water))
         bursts = tuple(self._bursts.get(worker.endpoint.receiving_ae, ()))
         return self._replay.read(Span(worker.endpoint.receiving_ae, first - 1, through, (), bursts))
 
-    def resurrection(self, endpoint: Endpoint, sequences: Collection[int] | None) -> Repeat:
-        """Dead letters of an endpoint, all or some, to be sent again."""
+    def dead_letter_run(self, endpoint: Endpoint, sequences: Collection[int] | None) -> Repeat:
+        """Dead letters of an endpoint, all or some, to be resent."""
         return DeadLetterRun(self.dead, self._state.source, endpoint, sequences)
 
     async def flush(self) -> None:
-        """Store cursors and counts that moved."""
+        """Store all changed cursors and counts."""
         await self.cursor_writer.flush()
 
     def workers(self, receiving_ae: str | None = None) -> Iterator[Worker]:
@@ -429,13 +432,13 @@ class Delivery:
     # --- stop ---
 
     async def going_down(self, event: Event | None, deadline: float = 3.0) -> None:
-        """Tell those who can be told quickly, then stop, store the cursors and close the channels.
+        """Announce the stop to reachable receivers, then stop, store the cursors and close the channels.
 
         Args:
-            event: SCP Status Change with GOING DOWN (PS3.4 CC.2.4.1), or None to tell nobody.
-            deadline: seconds for the telling, at most.
+            event: SCP Status Change with GOING DOWN (PS3.4 CC.2.4.1), or None for no announcement.
+            deadline: the greatest number of seconds for the announcement.
         """
-        self._hand_out_all()
+        self._fill_all_queues()
         self._closed = True
         await self.cursor_writer.close()
         for receiving_ae in event.receivers if event else ():
@@ -452,16 +455,16 @@ class Delivery:
 
 
 class _NoWebSocket:
-    """The WebSocket channel of a worklist without WebSockets, so that events can wait for it."""
+    """A stand-in for the WebSocket channel where there is none, so that events of unserved AEs can wait."""
 
     name = WEBSOCKET
 
     def serves(self, receiving_ae: str) -> bool:
-        """Nobody."""
+        """No AE is served."""
         return False
 
     async def deliver(self, receiving_ae: str, events: Sequence[Event]) -> int:
-        """Never called, as nobody is served."""
+        """Never called, because no AE is served."""
         raise NotImplementedError
 
     async def close(self) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The ports of delivery: channels that carry an event to a Receiving AE, where the events come from, and the clock."""
+"""The interfaces that delivery uses: channels to Receiving AEs, sources of events, and the clock."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from typing import Final, Protocol, TypeAlias
 from ..core.events import Event
 
 WEBSOCKET: Final = "websocket"
-"""Name of the channel that waits for an AE which no other channel serves."""
+"""The name of the channel on which events wait for an AE that no other channel serves."""
 
 
 class Unreachable(Exception):
-    """The receiver cannot be reached now; the event stays and is tried again. The text says why."""
+    """The receiver cannot be reached now; the event is retried later. The text says why."""
 
 
 class Refused(Exception):
-    """The receiver refused the event for good; there is no point in trying again."""
+    """The receiver refused the event; retrying it is pointless. The text says why."""
 
 
 class Channel(Protocol):
-    """One way to a Receiving AE: N-EVENT-REPORT, WebSocket or webhook.
+    """A way to reach Receiving AEs: N-EVENT-REPORT, WebSocket or a webhook.
 
     Attributes:
         name: ``"dimse"``, ``"websocket"``, ``"webhook:NAME"``; part of the stored cursor's key.
@@ -34,15 +34,15 @@ class Channel(Protocol):
     name: str
 
     def serves(self, receiving_ae: str) -> bool:
-        """True if this channel has an address for the AE now (it may still be down). Cheap, never blocks."""
+        """True if this channel has an address for the AE now (which may be down). Cheap, never blocks."""
         ...
 
     async def deliver(self, receiving_ae: str, events: Sequence[Event]) -> int:
         """Send the events in order and return how many the AE accepted (at least one).
 
         Raises:
-            Unreachable: none was accepted; try later.
-            Refused: the first was refused for good; continue behind it.
+            Unreachable: none was accepted; retry later.
+            Refused: the first was refused; continue with the next.
         """
         ...
 
@@ -53,7 +53,7 @@ class Channel(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A Receiving AE on one channel: what has its own queue, cursor and worker."""
+    """A Receiving AE on one channel. Each endpoint has its own queue, cursor and worker."""
 
     receiving_ae: str
     channel: str
@@ -71,8 +71,8 @@ class Burst:
     Attributes:
         first: sequence of the act; the reports have ``first + 1`` … ``first + through``.
         through: the highest creation number at that time.
-        act: which act of the AE's log it is.
-        at: when the act was made, seconds since the epoch; 0 if unknown (then it never grows too old).
+        act: the sequence that identifies the act in the AE's log.
+        at: when the AE subscribed, in seconds since the epoch; 0 if unknown (it then never expires).
     """
 
     receiving_ae: str
@@ -83,17 +83,17 @@ class Burst:
 
     @property
     def sequence(self) -> int:
-        """The position among events: that of the act."""
+        """Its position among events."""
         return self.first
 
     @property
     def receivers(self) -> tuple[str, ...]:
-        """The AE alone."""
+        """The Receiving AE."""
         return (self.receiving_ae,)
 
     @property
     def last(self) -> int:
-        """The last sequence reserved for this burst."""
+        """The last sequence of its reports."""
         return self.first + self.through
 
 
@@ -101,15 +101,15 @@ class BurstSource(Protocol):
     """Makes initial State Reports; implemented by the worklist."""
 
     async def burst(self, burst: Burst, after: int, limit: int) -> list[Event]:
-        """The next reports, with the present states, by sequence.
+        """The next reports of a burst, with current states, by sequence.
 
         Args:
-            burst: the burst whose reports are made.
-            after: a sequence; only reports behind it are returned.
-            limit: the greatest number of reports.
+            burst: the burst.
+            after: the sequence after which to continue.
+            limit: the greatest number of reports to return.
 
         Returns:
-            Reports of workitems to which that act subscribed the AE; none if there are no more.
+            Reports on workitems to which the act subscribed the AE; none if there are no more.
         """
         ...
 
@@ -118,7 +118,7 @@ class EventLog(Protocol):
     """The events of the last ``ReplayWindow``; implemented by the projection."""
 
     async def events(self, after: int, limit: int) -> list[Event]:
-        """Up to ``limit`` events of any receiver with a greater sequence, by sequence."""
+        """Up to ``limit`` events with a sequence greater than ``after``, to any receivers, by sequence."""
         ...
 
 
@@ -130,7 +130,7 @@ class Clock(Protocol):
         ...
 
     def monotonic(self) -> float:
-        """Seconds since some moment; never set back."""
+        """Seconds since an arbitrary moment; never goes backwards."""
         ...
 
     async def sleep(self, seconds: float) -> None:
@@ -143,18 +143,18 @@ class Clock(Protocol):
 
 
 Fence: TypeAlias = Callable[[], None]
-"""Called by a channel right before an event is sent. Raises Unreachable if another node sends events now."""
+"""Called by a channel right before it sends an event. Raises Unreachable if another node is now responsible."""
 
 
 def no_fence() -> None:
-    """The fence of an Orthanc without a cluster: it never raises."""
+    """The fence of an Orthanc outside a cluster: never raises."""
 
 
 OnDelivered: TypeAlias = Callable[[Endpoint, Event, float], None]
 """Called for each delivered event, with the seconds since it was committed."""
 
 
-# Python's shared generator belongs to whoever seeds it, such as a test.
+# Not Python's shared generator, which a test may seed.
 _RANDOM: Final = random.SystemRandom()
 
 
@@ -166,7 +166,7 @@ class SystemClock:
         return time.time()
 
     def monotonic(self) -> float:
-        """Seconds since some moment; never set back."""
+        """Seconds since an arbitrary moment; never goes backwards."""
         return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The queue of one endpoint: what still has to be sent to it, by sequence."""
+"""The queue of an endpoint: what still has to be sent to it, by sequence."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class BurstAt:
 
     @property
     def remaining(self) -> int:
-        """Reports still to be made, at most."""
+        """The greatest possible number of reports still to be made."""
         return self.burst.last - self.after
 
 
@@ -30,40 +30,40 @@ Waiting: TypeAlias = Event | BurstAt
 
 
 def kind_of(item: Waiting) -> EventType:
-    """The event type; a burst is one of State Reports."""
+    """The event type; that of a burst is State Report."""
     return item.type if isinstance(item, Event) else EventType.STATE_REPORT
 
 
-def made_at(item: Waiting) -> float:
-    """When it was committed, seconds since the epoch; 0 if that is not known."""
+def committed_at(item: Waiting) -> float:
+    """When it was committed, in seconds since the epoch; 0 if unknown."""
     return item.at if isinstance(item, Event) else item.burst.at
 
 
 def is_transient(item: Waiting) -> bool:
-    """True for an SCP Status Change: it is never stored, as a later one makes it worthless."""
+    """True for an SCP Status Change, which is never stored because the next one supersedes it."""
     return isinstance(item, Event) and item.type is EventType.SCP_STATUS_CHANGE
 
 
-def _key(item: Waiting) -> int:
-    """The key in a queue: an event's sequence, a burst's act."""
+def sequence_of(item: Waiting) -> int:
+    """What identifies an item in a queue or a dead letter: an event's sequence, or that of a burst's act."""
     return item.sequence if isinstance(item, Event) else item.burst.first
 
 
 def _rank(item: Waiting) -> tuple[int, bool]:
-    """The position in a queue: a burst comes after the reports that were made of it."""
+    """The position in a queue: a burst comes after the reports already made from it."""
     return (item.sequence, False) if isinstance(item, Event) else (item.after, True)
 
 
 class EventQueue:
-    """Events and bursts in growing sequence, each event once.
+    """Waiting events and bursts in ascending sequence, each event once.
 
-    Of the Progress Reports of one workitem that wait, only the newest is kept (if ``replace_progress``);
-    of the SCP Status Changes too. What is in flight stays.
+    A new SCP Status Change replaces a waiting one, and so does a Progress Report one of the same workitem (if
+    ``replace_progress``). Events in flight are not replaced.
 
     Attributes:
-        bursts: how many bursts wait.
-        held: a sequence behind which more may still come in between, so that nothing behind it is settled
-            or leaves; None as a rule.
+        bursts: the number of waiting bursts.
+        held: a sequence after which earlier events may still be merged in: until it is None again, no event is
+            taken and nothing after it counts as settled.
     """
 
     __slots__ = ("_in_flight", "_items", "_newest", "_replace_progress", "bursts", "held")
@@ -77,7 +77,7 @@ class EventQueue:
         self.bursts = 0
 
     def __len__(self) -> int:
-        """Number of waiting events, without bursts."""
+        """The number of waiting events, without bursts."""
         return len(self._items) - self.bursts
 
     def __bool__(self) -> bool:
@@ -88,7 +88,7 @@ class EventQueue:
         return iter(self._items.values())
 
     def __contains__(self, sequence: int) -> bool:
-        """True if the event of a sequence waits or is in flight."""
+        """True if the event with this sequence waits or is in flight."""
         return isinstance(self._items.get(sequence), Event)
 
     @property
@@ -97,14 +97,20 @@ class EventQueue:
         return next(iter(self._items.values()), None)
 
     @property
+    def oldest_at(self) -> float | None:
+        """When the head was committed, in seconds since the epoch; None if nothing waits or that is unknown."""
+        head = self.head
+        return None if head is None else committed_at(head) or None
+
+    @property
     def pending(self) -> int:
-        """Waiting events and, at most, the reports of waiting bursts."""
+        """Waiting events, plus the greatest possible number of reports of waiting bursts."""
         if not self.bursts:
             return len(self._items)
         return len(self) + sum(item.remaining for item in self if isinstance(item, BurstAt))
 
     def settled_through(self) -> int | None:
-        """The greatest sequence up to which nothing waits; None if nothing waits at all."""
+        """The sequence up to which nothing waits; None if nothing waits at all."""
         head = self.head
         if head is None:
             return self.held
@@ -112,44 +118,41 @@ class EventQueue:
         return through if self.held is None else min(through, self.held)
 
     def oldest(self, count: int) -> list[Waiting]:
-        """The first ``count`` that wait."""
+        """The first ``count`` waiting items."""
         return list(islice(self._items.values(), count))
 
     def older_than(self, moment: float, count: int) -> list[Waiting]:
-        """Those of the first ``count`` that were committed before a moment (seconds since the epoch)."""
-        return [item for item in self.oldest(count) if 0 < made_at(item) < moment]
+        """Those of the first ``count`` items committed before ``moment`` (seconds since the epoch)."""
+        return [item for item in self.oldest(count) if 0 < committed_at(item) < moment]
 
     # --- filling ---
 
     def add(self, item: Waiting) -> Event | None:
-        """Append something with a greater sequence than all before; return the event that it replaced."""
+        """Append an item whose sequence is greater than all before; return the event that it replaced, if any."""
         if isinstance(item, BurstAt):
             self._items[item.burst.first] = item
             self.bursts += 1
             return None
         subject = self._subject(item)
-        replaced = self._replaced(subject) if subject is not None else None
+        if subject is None:
+            self._items[item.sequence] = item
+            return None
+        older = self._newest.get(subject)
+        replaced = self._pop(older) if older is not None and older > self._in_flight else None
         self._items[item.sequence] = item
-        if subject is not None:
-            self._newest[subject] = item.sequence
+        self._newest[subject] = item.sequence
         return replaced
 
     def _subject(self, event: Event) -> str | None:
-        """What a newer event makes stale; None if nothing does."""
+        """A key that an event shares with those it replaces; None if it replaces none."""
         if event.type is EventType.PROGRESS_REPORT:
             return event.uid if self._replace_progress else None
         return "" if event.type is EventType.SCP_STATUS_CHANGE else None
 
-    def _replaced(self, subject: str) -> Event | None:
-        older = self._newest.get(subject)
-        if older is None or older <= self._in_flight:
-            return None
-        return self._pop(older)
-
     def merge(self, items: Iterable[Waiting]) -> None:
-        """Take in the items of another queue, in order of sequence, each once."""
-        merged = {_key(item): item for item in items} | self._items
-        self._items = OrderedDict((_key(item), item) for item in sorted(merged.values(), key=_rank))
+        """Merge in the items of another queue, by sequence, each once."""
+        merged = {sequence_of(item): item for item in items} | self._items
+        self._items = OrderedDict((sequence_of(item), item) for item in sorted(merged.values(), key=_rank))
         self.bursts = sum(isinstance(item, BurstAt) for item in merged.values())
         for item in self._items.values():
             if isinstance(item, Event) and (subject := self._subject(item)) is not None:
@@ -158,7 +161,7 @@ class EventQueue:
     # --- emptying ---
 
     def take(self, limit: int) -> list[Event]:
-        """Up to ``limit`` events from the head, which are then in flight; none if a burst is first."""
+        """Up to ``limit`` events from the head, which are then in flight; none while a burst is the head."""
         taken: list[Event] = []
         for item in self._items.values() if self.held is None else ():
             if isinstance(item, BurstAt) or len(taken) == limit:
@@ -168,15 +171,15 @@ class EventQueue:
             self._in_flight = taken[-1].sequence
         return taken
 
-    def landed(self) -> None:
-        """End of an attempt: nothing is in flight any more."""
+    def end_attempt(self) -> None:
+        """Note that nothing is in flight any more."""
         self._in_flight = 0
 
     def remove(self, sequences: Iterable[int]) -> list[Event]:
-        """Remove events; those not in the queue are ignored."""
+        """Remove events by sequence; return those that were in the queue."""
         return [event for sequence in sequences if (event := self._pop(sequence)) is not None]
 
-    def strike(self, items: Iterable[Waiting]) -> None:
+    def remove_items(self, items: Iterable[Waiting]) -> None:
         """Remove events and bursts."""
         for item in items:
             if isinstance(item, BurstAt):
@@ -203,7 +206,7 @@ class EventQueue:
     # --- bursts ---
 
     def expand(self, at: BurstAt, reports: Sequence[Event]) -> None:
-        """Put the next reports of the burst at the head before it; without any, the burst is done."""
+        """Insert the next reports before the burst at the head; without any, the burst has ended and is removed."""
         if self._items.get(at.burst.first) is not at:
             return
         if not reports:

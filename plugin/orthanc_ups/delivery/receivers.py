@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Which AE titles can be sent events (PS3.4 CC.2.3: an unknown Receiving AE is C308)."""
+"""The AEs to which events can be sent (PS3.4 CC.2.3: an unknown Receiving AE is refused with C308)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from .port import Channel
 
 
 class KnownReceivers:
-    """An AE is known if Orthanc has an address for it, a channel serves it, or it uses UPS-RS or was imported."""
+    """An AE is known if Orthanc has an address for it, a channel serves it, or it subscribed by UPS-RS or was imported.
+
+    ``used_before``: the AE titles of existing subscriptions.
+    """
 
     def __init__(
         self,
@@ -24,7 +27,7 @@ class KnownReceivers:
         self._used_before = used_before
 
     def unknown(self, receiving_aes: Iterable[str]) -> tuple[str, ...]:
-        """AE titles to which events cannot be sent, as far as memory tells; they may still open a WebSocket."""
+        """The AEs to which events cannot be sent, without asking Orthanc again; they may still open a WebSocket."""
         return tuple(
             ae
             for ae in receiving_aes
@@ -34,9 +37,9 @@ class KnownReceivers:
         )
 
     async def is_known(self, receiving_ae: str, requester: Requester) -> bool:
-        """True if events can be sent to the AE. By UPS-RS it may still be about to open its WebSocket.
+        """True if events can be sent to the AE.
 
-        So may one that comes with an export: it was known where it comes from.
+        An AE that subscribes by UPS-RS may open its WebSocket later; an imported one was known to the other worklist.
         """
         if requester.via in ("UPS-RS", "import") or any(
             channel.serves(receiving_ae) for channel in self._channels

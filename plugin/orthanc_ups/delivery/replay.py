@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Events that are sent again: to an AE that asks for what it missed, or because an operator wants it."""
+"""Resending events: to an AE that requests what it missed, or because an operator asked for it."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from operator import attrgetter
 from typing import Final, Protocol
 
 from ..core.events import Event
-from .dead_letters import DeadLetters, sequence_of
+from .dead_letters import DeadLetters
 from .port import Burst, BurstSource, Endpoint, EventLog
-from .queue import BurstAt
+from .queue import BurstAt, sequence_of
 
 _PAGE: Final = 100
 
 
 class Repeat(Protocol):
-    """A run of events for one endpoint."""
+    """Events to be resent to an endpoint."""
 
     async def next(self) -> Sequence[Event]:
-        """What is to be sent now, the same until it is passed; nothing at the end."""
+        """The next events to send, the same until ``passed`` is called; none at the end."""
         ...
 
     async def passed(self, count: int, *, delivered: bool) -> None:
-        """The first ``count`` of ``next()`` are done with: delivered, or refused for good."""
+        """Continue after the first ``count`` events of ``next()``, which were delivered or refused."""
         ...
 
 
 class Run:
-    """A Repeat over chunks of events that are made as they are needed."""
+    """A Repeat of chunks of events that are produced as needed."""
 
     def __init__(self, chunks: AsyncIterator[Sequence[Event]]) -> None:
         self._chunks = chunks
@@ -62,7 +62,7 @@ async def _single(event: Event) -> AsyncIterator[Sequence[Event]]:
 
 
 class DeadLetterRun(Run):
-    """Dead letters that are sent again; each is struck out once it is delivered."""
+    """A Repeat of dead letters; each is removed once it is delivered."""
 
     def __init__(
         self,
@@ -90,18 +90,18 @@ class DeadLetterRun(Run):
             for at in [letter for letter in letters if isinstance(letter, BurstAt)]:
                 async for reports in expanded(self._source, at):
                     yield reports
-                await self._dead.strike(self._endpoint, {at.burst.first})
+                await self._dead.remove(self._endpoint, {at.burst.first})
 
     async def passed(self, count: int, *, delivered: bool) -> None:
-        """See Repeat. May raise StoreUnavailable: then a delivered letter is still listed."""
-        done = {event.sequence for event in self._now[:count]}
+        """See Repeat. Raises StoreUnavailable; delivered letters may then still be listed."""
+        sequences = {event.sequence for event in self._now[:count]}
         await super().passed(count, delivered=delivered)
         if delivered:
-            await self._dead.strike(self._endpoint, done)
+            await self._dead.remove(self._endpoint, sequences)
 
 
 async def expanded(source: BurstSource, at: BurstAt) -> AsyncIterator[Sequence[Event]]:
-    """The reports of a burst from where it is."""
+    """The remaining reports of a burst, in chunks."""
     after = at.after
     while reports := await next_reports(source, BurstAt(at.burst, after), _PAGE):
         after = reports[-1].sequence
@@ -109,7 +109,7 @@ async def expanded(source: BurstSource, at: BurstAt) -> AsyncIterator[Sequence[E
 
 
 async def next_reports(source: BurstSource, at: BurstAt, limit: int) -> list[Event]:
-    """The next reports of a burst; what the source should not have given is left out."""
+    """The next reports of a burst, without any that are outside its range of sequences."""
     if at.remaining <= 0:
         return []
     reports = await source.burst(at.burst, at.after, limit)
@@ -122,12 +122,12 @@ _sequence = attrgetter("sequence")
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A part of an AE's stream.
+    """A part of the stream of events to an AE.
 
     Attributes:
-        after, through: sequences behind ``after`` up to ``through``.
-        waiting: events not delivered yet, by sequence; the log may have lost them.
-        bursts: the AE's bursts, by sequence; their reports are made again.
+        after, through: the sequences greater than ``after`` up to ``through``.
+        waiting: events not delivered yet, by sequence; they may be missing from the log.
+        bursts: the AE's bursts, by sequence; their reports are made anew.
     """
 
     receiving_ae: str
@@ -138,14 +138,14 @@ class Span:
 
 
 class Replay:
-    """Reads spans. Sequences of a burst are its own, so its reports stand between stored events."""
+    """Reads spans. No event has a sequence of a burst, so a burst's reports come between stored events."""
 
     def __init__(self, log: EventLog, source: BurstSource) -> None:
         self._log = log
         self._source = source
 
     async def read(self, span: Span) -> AsyncIterator[list[Event]]:
-        """The events of a span in chunks, in order, each once."""
+        """The events of a span in chunks, by sequence, each once."""
         position = span.after
         while position < span.through:
             burst = next((candidate for candidate in span.bursts if candidate.last > position), None)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""One Receiving AE: which channels send it events, and the progress of each."""
+"""A Receiving AE: the channels that send it events, and the progress of each."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _log = logging.getLogger("orthanc_ups.delivery")
 class Subscriber:
     """The endpoints of an AE.
 
-    Durable are the channels (other than the WebSocket) that have an address for it; if there is none, the
-    WebSocket is, and events wait until one is opened. A WebSocket of an AE that has another channel gets
-    what comes while it is open. When the last durable channel loses its address, the one that becomes
-    durable takes over what waits; as long as another durable channel is left, it keeps it.
+    An endpoint is durable if its channel (other than the WebSocket) has an address for the AE. If no channel has,
+    the WebSocket's is durable, and events wait until a WebSocket is opened. A WebSocket of an AE with another
+    channel gets only the events of the time when it is open. When a new channel becomes durable, it takes over what
+    waits on channels that lost their address; if another durable channel is left, these keep their queue instead.
 
     Attributes:
-        entry: where its progress is stored.
-        cursors: the stored cursors by channel, until ``begin``.
+        entry: the stored entry of its progress.
+        cursors: the stored cursors by channel, used until ``start``.
     """
 
     __slots__ = (
@@ -54,8 +54,8 @@ class Subscriber:
         moved: Callable[[Subscriber], None],
     ) -> None:
         """Args:
-        channels: every channel there is; one must be named ``websocket``.
-        moved: called when there is something new to store.
+        channels: all channels of the plugin; one must be named ``websocket``.
+        moved: called when progress has to be stored.
         """
         self.receiving_ae = receiving_ae
         self.entry = entry
@@ -84,11 +84,11 @@ class Subscriber:
         durable = [channel.name for channel in serving if channel.name != WEBSOCKET] or [WEBSOCKET]
         names = dict.fromkeys([*durable, *(channel.name for channel in serving)])
         self._targets = tuple(self._worker(name) for name in names)
-        fresh = [self.workers[name] for name in durable if not self.workers[name].durable]
+        new = [self.workers[name] for name in durable if not self.workers[name].durable]
         orphans = [worker for name, worker in self.workers.items() if worker.durable and name not in durable]
-        for worker in fresh:
+        for worker in new:
             self._make_durable(worker, orphans)
-        if fresh:
+        if new:
             self._retire(orphans)
         for worker in self.workers.values():
             if not worker.durable and worker not in self._targets:
@@ -107,25 +107,21 @@ class Subscriber:
         for orphan in orphans:
             orphan.durable = False
             if orphan.queue:
-                _log.info("%s has no address now; another channel takes over", orphan.endpoint)
+                _log.info("%s has no address any more; another channel takes over", orphan.endpoint)
 
     def _worker(self, name: str) -> Worker:
         worker = self.workers.get(name)
         if worker is None:
             channel = next(candidate for candidate in self._channels if candidate.name == name)
             endpoint = Endpoint(self.receiving_ae, name)
-            state, moved, unserved = self._state, partial(self._moved, self), self._on_unserved
-            worker = Worker(endpoint, channel, state, moved, unserved)
+            worker = Worker(endpoint, channel, self._state, partial(self._moved, self), self.route)
             self.workers[name] = worker
         return worker
-
-    def _on_unserved(self) -> None:
-        self.route()
 
     # --- what waits ---
 
     def settled_through(self) -> int | None:
-        """Up to which sequence every durable endpoint is done; None if nothing waits."""
+        """The sequence up to which every durable endpoint has received everything; None if nothing waits."""
         heads = [
             worker.queue.settled_through()
             for worker in self.workers.values()
@@ -139,9 +135,9 @@ class Subscriber:
         return any(worker.durable and worker.queue for worker in self.workers.values())
 
     def has_passed(self, event: Event) -> bool:
-        """True if no durable endpoint needs an event any more, which was offered.
+        """True if no durable endpoint needs an event (which has been offered) any more.
 
-        A newer report may have taken its place in a queue; that one is stored, so this one need not be.
+        A Progress Report may have been replaced in a queue by a newer one; that one is stored, so this need not be.
         """
         for worker in self.workers.values():
             queue = worker.queue
@@ -158,13 +154,13 @@ class Subscriber:
 
     @property
     def has_burst(self) -> bool:
-        """True while initial State Reports are not all made."""
+        """True while initial State Reports are still to be made."""
         return any(worker.queue.bursts for worker in self.workers.values())
 
     # --- start ---
 
     def load(self, revision: int, channels: Mapping[str, Progress]) -> None:
-        """Take over a stored entry."""
+        """Load the contents of a stored entry."""
         self._revision = revision
         names = {channel.name for channel in self._channels}
         for name, progress in channels.items():
@@ -176,14 +172,14 @@ class Subscriber:
                 worker.dropped = set(progress.dropped)
 
     def begin(self) -> None:
-        """Turn the stored cursors into endpoints, before the stored events come.
+        """Create endpoints for the stored cursors, before ``resume`` is called for the stored events.
 
-        A channel without a cursor of its own starts where the AE's slowest one was: it may repeat what
-        another channel delivered, but misses nothing.
+        A channel without a cursor starts at the AE's lowest one: it may repeat what another channel delivered,
+        but misses nothing.
         """
         names = {channel.name for channel in self._channels}
         for name in self.cursors.keys() - names:
-            _log.warning("%s: channel %s is not configured any more", self.receiving_ae, name)
+            _log.warning("%s: channel %s is no longer configured", self.receiving_ae, name)
         for name in self.cursors.keys() & names:
             self._worker(name).durable = True
         self.route()
@@ -193,21 +189,21 @@ class Subscriber:
             self._passed[name] = self._state.dead.sequences(worker.endpoint) | worker.dropped
 
     def resume(self, item: Event | Burst) -> None:
-        """Put a stored event or burst back into the queues of the endpoints that do not have it yet."""
+        """Queue a stored event or burst for the durable endpoints that have not received it yet."""
         for name, worker in self.workers.items():
             if worker.durable:
-                _put(worker.queue, item, self.cursors[name], self._passed[name])
+                _enqueue(worker.queue, item, self.cursors[name], self._passed[name])
 
     def start(self) -> None:
-        """Start the workers: everything stored is in the queues."""
+        """Start the workers, once everything stored is in the queues."""
         self._passed.clear()
         for worker in self.workers.values():
             worker.start()
 
-    # --- what another worklist had waiting ---
+    # --- import of another worklist ---
 
     def hold(self, channels: Mapping[str, Progress]) -> None:
-        """Go back to where another worklist was with this AE, and tell it nothing until ``take_in``."""
+        """Go back to the cursors of another worklist, and send nothing until ``take_in``."""
         cursors = {
             name: progress.cursor for name, progress in channels.items() if progress.cursor is not None
         }
@@ -221,14 +217,14 @@ class Subscriber:
         self._moved(self)
 
     def take_in(self, items: Sequence[Event | Burst]) -> None:
-        """What waited in the other worklist takes its place in the queues, and the queues go on."""
+        """Merge what waited in the other worklist into the queues, and continue sending."""
         for worker in self.workers.values():
             held, worker.queue.held = worker.queue.held, None
             if held is not None:
                 passed = self._state.dead.sequences(worker.endpoint) | worker.dropped
                 due = EventQueue(self._state.settings.replace_waiting_progress)
                 for item in items:
-                    _put(due, item, held, passed)
+                    _enqueue(due, item, held, passed)
                 worker.queue.remove(item.sequence for item in items if isinstance(item, Event))
                 worker.adopt(due)
         self._moved(self)
@@ -251,7 +247,7 @@ class Subscriber:
         await self.entry.write(make)
 
     def _merge(self, document: bytes) -> None:
-        """Merge an entry that somebody else wrote: counts never go back, and the cursors in memory are right."""
+        """Merge the counts of an entry that something else wrote; the cursors in memory win."""
         _log.warning("%s was changed by somebody else; overwriting it", self.entry.key)
         try:
             _, revision, channels = decode_progress(document)
@@ -263,10 +259,11 @@ class Subscriber:
                 self.workers[name].tally.restore(progress.tally)
 
 
-def _put(queue: EventQueue, item: Event | Burst, cursor: int, passed: Collection[int]) -> None:
-    """Queue what is left of a stored event or burst for an endpoint that has everything up to ``cursor``.
+def _enqueue(queue: EventQueue, item: Event | Burst, cursor: int, passed: Collection[int]) -> None:
+    """Queue a stored event, or the rest of a burst, for an endpoint that has everything up to ``cursor``.
 
-    What is ``passed`` (dead, dropped) does not wait, but a Progress Report that it replaced must not come back.
+    ``passed`` are the sequences of dead letters and dropped events. Such an event is added and removed again, so
+    that an older Progress Report that it replaced does not come back.
     """
     if isinstance(item, Event):
         if item.sequence > cursor:

@@ -17,15 +17,15 @@ _TYPES: Final = max(EventType) + 1
 
 @dataclass(slots=True)
 class ChannelCounts:
-    """Growing numbers of one channel, each a list by event type.
+    """Counters of a channel, each a list by event type.
 
     Attributes:
-        failed: attempts.
-        dead: went to the dead letters.
-        lost: fell out of the dead letters, or was transient and could not be told.
-        dropped: given up by an operator.
-        replaced: made way for a newer one of its kind.
-        repeated: sent again on demand.
+        failed: attempts, by the type of their first event.
+        dead: became dead letters.
+        lost: deleted from the dead letters because there were too many, or SCP Status Changes that were given up.
+        dropped: discarded by an operator.
+        replaced: replaced by a newer event while waiting.
+        repeated: resent on demand.
     """
 
     offered: list[int] = field(default_factory=lambda: [0] * _TYPES)
@@ -39,17 +39,17 @@ class ChannelCounts:
 
 
 class DeliveryCounts:
-    """The numbers of all channels."""
+    """The counters of all channels."""
 
     def __init__(self) -> None:
         self._channels: dict[str, ChannelCounts] = {}
 
     def of(self, channel: str) -> ChannelCounts:
-        """The numbers of a channel, to be counted up in place."""
+        """The counters of a channel, to be incremented in place."""
         return self._channels.setdefault(channel, ChannelCounts())
 
     def all(self) -> Mapping[tuple[str, str, EventType], int]:
-        """Every number that is not 0, by (what, channel, event type)."""
+        """Every counter that is not 0, by name, channel and event type."""
         return {
             (counter.name, channel, kind): number
             for channel, counts in self._channels.items()
@@ -60,7 +60,7 @@ class DeliveryCounts:
 
 
 class Tally:
-    """The figures of one endpoint. Counts and last times survive a restart, the rest starts from zero."""
+    """The figures of an endpoint. Counts, last times and the last error survive a restart; the rest starts at zero."""
 
     __slots__ = (
         "_latencies",
@@ -85,33 +85,33 @@ class Tally:
         self._minutes = [0] * MINUTES
         self._latencies: deque[float] = deque(maxlen=_LATENCIES)
 
-    def took(self, now: float, latency: float) -> None:
-        """One event was delivered, ``latency`` seconds after it was committed."""
+    def add_delivery(self, now: float, latency: float) -> None:
+        """Count an event that was delivered ``latency`` seconds after it was committed."""
         self.delivered += 1
         self.last_success_at = now
         minute = int(now // 60)
         if minute != self._minute:
-            self._turn(minute)
+            self._advance_to(minute)
         self._minutes[minute % MINUTES] += 1
         self._latencies.append(latency)
 
-    def failed_at(self, now: float, why: str) -> None:
-        """An attempt failed, for a reason in words."""
-        self.last_error, self.last_error_at = why, now
+    def note_error(self, now: float, reason: str) -> None:
+        """Note why an attempt failed."""
+        self.last_error, self.last_error_at = reason, now
 
-    def _turn(self, minute: int) -> None:
-        for passed in range(max(self._minute + 1, minute - MINUTES + 1), minute + 1):
-            self._minutes[passed % MINUTES] = 0
+    def _advance_to(self, minute: int) -> None:
+        for new in range(max(self._minute + 1, minute - MINUTES + 1), minute + 1):
+            self._minutes[new % MINUTES] = 0
         self._minute = minute
 
     def per_minute(self, now: float) -> tuple[int, ...]:
-        """Deliveries in each of the last 60 minutes, the present one last."""
-        self._turn(int(now // 60))
+        """Deliveries in each of the last 60 minutes, the current one last."""
+        self._advance_to(int(now // 60))
         first = self._minute + 1
         return tuple(self._minutes[(first + offset) % MINUTES] for offset in range(MINUTES))
 
     def latency(self, quantile: float) -> float | None:
-        """A quantile (0 to 1) of the latest latencies in seconds; None without any."""
+        """A quantile (0 to 1) of the latest latencies in seconds; None if there are none."""
         ordered = sorted(self._latencies)
         return ordered[min(int(quantile * len(ordered)), len(ordered) - 1)] if ordered else None
 
@@ -129,7 +129,7 @@ class Tally:
         }
 
     def restore(self, document: Mapping[str, Any]) -> None:
-        """Take over what was stored; counts never go back. Raises TypeError, ValueError."""
+        """Restore what was stored; counts never decrease. Raises TypeError or ValueError."""
         self.delivered = max(self.delivered, int(document.get("delivered", 0)))
         self.failed = max(self.failed, int(document.get("failed", 0)))
         self.dead = max(self.dead, int(document.get("dead", 0)))

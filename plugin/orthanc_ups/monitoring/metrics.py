@@ -20,7 +20,6 @@ from ..core.states import State
 from ..core.statuses import Service
 from ..core.workitem import Subscription
 from ..delivery.outbox import Delivery
-from ..delivery.queue import made_at
 from ..delivery.worker import Worker
 from ..dicomweb.http_port import HttpPort
 from ..dicomweb.websocket_channel import WebSocketChannel
@@ -449,11 +448,11 @@ def _figures(delivery: Delivery) -> Iterator[EndpointFigures]:
 
 
 def _figures_of(worker: Worker, delivery: Delivery) -> EndpointFigures:
-    head, left = worker.queue.head, worker.backoff.left
+    pause = worker.backoff.remaining
     return EndpointFigures(
         pending=worker.queue.pending,
-        oldest_at=(made_at(head) or None) if head else None,
-        retry_at=delivery.clock.now() + left if left > 0 else None,
+        oldest_at=worker.queue.oldest_at,
+        retry_at=delivery.clock.now() + pause if pause > 0 else None,
         dead_letters=delivery.dead.count(worker.endpoint),
         latency_median=worker.tally.latency(0.5),
         latency_p95=worker.tally.latency(0.95),

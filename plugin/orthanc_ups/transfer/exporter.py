@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from ..core.workitem import Workitem
-from ..delivery.dead_letters import sequence_of
+from ..delivery.queue import sequence_of
 from ..modality.performed_step_store import PerformedSteps
 from ..worklist.commits import Commits
 from ..worklist.state import WorklistState

@@ -18,8 +18,8 @@ from ..core.events import Event
 from ..core.numbers import Numbers
 from ..core.subscriptions import Log
 from ..core.workitem import Workitem
-from ..delivery.dead_letters import sequence_of
 from ..delivery.documents import Batch, encode_batch
+from ..delivery.queue import sequence_of
 from ..store import keys
 from ..store.documents import encode, encode_log
 from ..store.port import Entry

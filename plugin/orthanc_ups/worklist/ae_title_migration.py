@@ -19,7 +19,6 @@ from ..core.ae_titles import AeTitles
 from ..core.events import Event
 from ..core.subscriptions import joined, strongest
 from ..core.workitem import SpecificAct, Workitem
-from ..delivery.dead_letters import sequence_of
 from ..delivery.documents import (
     Batch,
     Progress,
@@ -30,7 +29,7 @@ from ..delivery.documents import (
     joined_titles,
 )
 from ..delivery.port import Burst, Endpoint
-from ..delivery.queue import Waiting
+from ..delivery.queue import Waiting, sequence_of
 from ..projection.projection import Projection
 from ..store import keys
 from ..store.documents import UnreadableDocument, encode, encode_events, encode_log

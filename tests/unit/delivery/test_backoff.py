@@ -30,9 +30,9 @@ def test_jitter_takes_away_at_most_a_half(chance: float) -> None:
 def test_a_success_ends_it() -> None:
     pauses = backoff(VirtualClock())
     pauses.failed()
-    assert (pauses.failing, pauses.left) == (True, 1.0)
+    assert (pauses.failing, pauses.remaining) == (True, 1.0)
     pauses.succeeded()
-    assert (pauses.failing, pauses.left) == (False, 0.0)
+    assert (pauses.failing, pauses.remaining) == (False, 0.0)
     assert pauses.failed() == 1.0
 
 
@@ -42,13 +42,13 @@ def test_seeing_the_receiver_ends_the_pause_but_not_more_than_five_times_a_secon
     pauses.attempt()
     pauses.failed()
     pauses.hurry()
-    assert pauses.left == SOONEST
+    assert pauses.remaining == SOONEST
     clock.passed += 50.0
     pauses.attempt()
     pauses.failed()
     clock.passed += 1.0
     pauses.hurry()
-    assert pauses.left == 0.0
+    assert pauses.remaining == 0.0
 
 
 def test_a_receiver_seen_during_an_attempt_that_fails_is_tried_again_soon() -> None:
@@ -67,7 +67,7 @@ def test_an_operator_need_not_wait_at_all() -> None:
     pauses.attempt()
     pauses.failed()
     pauses.hurry(now=True)
-    assert pauses.left == 0.0
+    assert pauses.remaining == 0.0
 
 
 def test_a_clock_that_is_set_back_prolongs_nothing() -> None:
@@ -76,7 +76,7 @@ def test_a_clock_that_is_set_back_prolongs_nothing() -> None:
     pauses.failed()
     clock.wall -= 86_400.0
     clock.passed += 10.0
-    assert pauses.left == 0.0
+    assert pauses.remaining == 0.0
 
 
 def test_an_endless_series_of_failures_does_not_overflow() -> None:

@@ -99,7 +99,7 @@ def test_the_oldest_dead_letters_are_given_up_beyond_the_limit_and_counted(
         await bench.clock.advance(10.0)
         assert names(bench) == list(range(41, 51))
         assert counted(bench, "dead") == 50 and counted(bench, "lost") == 40
-        assert caplog.text.count("the oldest are given up") == 1
+        assert caplog.text.count("the oldest are deleted") == 1
         await bench.restart()
         assert names(bench) == list(range(41, 51))
 

@@ -36,7 +36,7 @@ def test_a_progress_report_in_flight_is_not_replaced() -> None:
     waiting = queue(progress(1), progress(2, uid="other"))
     assert waiting.take(1) == [progress(1)]
     assert waiting.add(progress(3)) is None
-    waiting.landed()
+    waiting.end_attempt()
     assert waiting.add(progress(4)) == progress(3)
     assert standing(waiting) == [1, 2, 4]
 

@@ -11,9 +11,9 @@ NOON = 1_795_000_020.0  # a whole minute
 
 def test_deliveries_per_minute_of_the_last_hour() -> None:
     tally = Tally()
-    tally.took(NOON, 0.1)
-    tally.took(NOON + 59, 0.1)
-    tally.took(NOON + 60, 0.1)
+    tally.add_delivery(NOON, 0.1)
+    tally.add_delivery(NOON + 59, 0.1)
+    tally.add_delivery(NOON + 60, 0.1)
     assert tally.per_minute(NOON + 61)[-2:] == (2, 1)
     assert tally.per_minute(NOON + 180)[-4:] == (2, 1, 0, 0)
     assert sum(tally.per_minute(NOON + 59 * 60)) == 3
@@ -23,8 +23,8 @@ def test_deliveries_per_minute_of_the_last_hour() -> None:
 
 def test_a_clock_that_is_set_back_breaks_no_count() -> None:
     tally = Tally()
-    tally.took(NOON, 0.1)
-    tally.took(NOON - 3_600, 0.1)
+    tally.add_delivery(NOON, 0.1)
+    tally.add_delivery(NOON - 3_600, 0.1)
     assert len(tally.per_minute(NOON - 3_600)) == MINUTES
     assert tally.delivered == 2
 
@@ -33,7 +33,7 @@ def test_quantiles_of_the_latest_latencies() -> None:
     tally = Tally()
     assert tally.latency(0.5) is None
     for number in range(1_000):
-        tally.took(NOON, float(number))
+        tally.add_delivery(NOON, float(number))
     assert tally.latency(0.0) == 936.0
     assert tally.latency(0.5) == 968.0
     assert tally.latency(1.0) == 999.0
@@ -41,12 +41,12 @@ def test_quantiles_of_the_latest_latencies() -> None:
 
 def test_lasting_counts_are_restored_and_never_go_back() -> None:
     tally = Tally()
-    tally.took(NOON, 0.1)
-    tally.failed_at(NOON + 1, "connection refused")
+    tally.add_delivery(NOON, 0.1)
+    tally.note_error(NOON + 1, "connection refused")
     restored = Tally()
     restored.restore(tally.document())
     assert restored.document() == tally.document()
-    tally.took(NOON + 2, 0.1)
+    tally.add_delivery(NOON + 2, 0.1)
     tally.restore(restored.document())
     assert tally.delivered == 2 and tally.last_success_at == NOON + 2
 
