@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Event reports as HTTP requests to a URL of the configuration (``Ups.Webhooks``).
+"""Event reports as HTTP requests to configured URLs (``Ups.Webhooks``).
 
-One POST per event, one after another, with the event as DICOM JSON. Headers follow the Standard Webhooks
-specification, for which there are libraries in many languages:
+Each event is one POST request with the event as DICOM JSON, sent after the previous one was answered. The headers
+follow the Standard Webhooks specification, for which there are libraries in many languages:
 
-- ``webhook-id``: the same for every attempt at an event, so that a receiver can ignore repeats;
-- ``webhook-timestamp``: seconds since the epoch, of this attempt;
+- ``webhook-id``: the same for every attempt to send an event, so that receivers can ignore repeats;
+- ``webhook-timestamp``: the time of this attempt in seconds since the epoch;
 - ``webhook-signature``: ``v1,`` and the base64 of HMAC-SHA256 over ``<id>.<timestamp>.<body>``, if there is a
-  secret (a secret ``whsec_…`` is base64, any other is taken as UTF-8 text).
+  secret (``whsec_…`` is base64, any other secret is UTF-8 text).
 
-Ours are ``ups-sequence`` (grows per receiver; gaps are normal), ``ups-event-type``, ``ups-receiving-ae`` and
-``ups-attempt`` (1, 2, … since the start). A status 2xx is success. Everything else is tried again, 410 too: a
-receiver must not be able to unsubscribe for the operator by answering oddly. Redirects are not followed, as they
-would send patient data to a URL that nobody configured.
+The plugin adds ``ups-sequence`` (grows per receiver; gaps are normal), ``ups-event-type``, ``ups-receiving-ae`` and
+``ups-attempt`` (1, 2, …, counted since the start). A status 2xx is success. Every other status is retried, including
+410: only the operator can end the subscription. Redirects are not followed, because they would send patient data to a
+URL that nobody configured.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ import binascii
 import hashlib
 import hmac
 import uuid
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlsplit
@@ -45,15 +46,16 @@ class WebhookChannel:
     """The delivery channel of one webhook; see delivery.port.Channel.
 
     Args:
-        webhook: its settings. Whose events it gets is a matter of its AE title's subscriptions.
-        receiving_ae: its AE title in its one spelling.
-        session: sends the requests; belongs to the caller.
-        encode: an event as DICOM JSON.
+        webhook: its settings. Its AE title's subscriptions decide which events it gets.
+        receiving_ae: its AE title as spelled everywhere in the worklist.
+        session: sends the requests; closed by the caller.
+        encode: returns an event as DICOM JSON.
         clock: for the timestamps.
-        index: tells webhooks of the same AE title and URL apart.
+        index: distinguishes webhooks with the same AE title and URL.
+        fence: see delivery.port.Fence.
 
     Raises:
-        ValueError: the secret is not what it says it is.
+        ValueError: the secret begins with ``whsec_`` but is not base64.
     """
 
     def __init__(
@@ -82,23 +84,23 @@ class WebhookChannel:
         return receiving_ae == self._receiving_ae
 
     async def deliver(self, receiving_ae: str, events: Sequence[Event]) -> int:
-        """POST the events in order, as far as they are accepted; unwanted types are skipped.
+        """POST the events in order, as far as they are accepted; types that are not configured count as accepted.
 
-        Raises Unreachable if not even the first was accepted.
+        Raises Unreachable if the first was not accepted.
         """
-        for taken, event in enumerate(events):
+        for accepted, event in enumerate(events):
             if int(event.type) not in self._webhook.event_types:
                 continue
             try:
                 await self._post(receiving_ae, event)
             except Unreachable:
-                if not taken:
+                if not accepted:
                     raise
-                return taken
+                return accepted
         return len(events)
 
     async def close(self) -> None:
-        """Nothing to close: the session owns the connections."""
+        """Do nothing: the session owns the connections."""
 
     async def _post(self, receiving_ae: str, event: Event) -> None:
         body = self._encode(event)
@@ -113,19 +115,19 @@ class WebhookChannel:
         except TimeoutError as error:
             raise Unreachable(f"no answer within {self._webhook.timeout:g} s") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise Unreachable(_in_words(error)) from error
+            raise Unreachable(_reason(error)) from error
         if not 200 <= status < 300:
             raise Unreachable(_refusal(status))
 
     def _headers(self, receiving_ae: str, event: Event, body: bytes) -> dict[str, str]:
-        name = _delivery_id(self.name, receiving_ae, event)
-        before, attempts = self._attempt
-        self._attempt = (name, attempts + 1 if name == before else 1)
+        delivery = _delivery_id(self.name, receiving_ae, event)
+        previous, attempts = self._attempt
+        self._attempt = (delivery, attempts + 1 if delivery == previous else 1)
         timestamp = str(int(self._clock.now()))
         headers = {
             "content-type": "application/dicom+json",
             "user-agent": f"orthanc-ups/{__version__}",
-            "webhook-id": name,
+            "webhook-id": delivery,
             "webhook-timestamp": timestamp,
             "ups-sequence": str(event.sequence),
             "ups-event-type": str(int(event.type)),
@@ -133,7 +135,7 @@ class WebhookChannel:
             "ups-attempt": str(self._attempt[1]),
         }
         if self._secret:
-            headers["webhook-signature"] = signature(self._secret, name, timestamp, body)
+            headers["webhook-signature"] = signature(self._secret, delivery, timestamp, body)
         return headers
 
 
@@ -145,26 +147,28 @@ def webhook_channels(
     clock: Clock,
     fence: Fence = no_fence,
 ) -> tuple[WebhookChannel, ...]:
-    """The channels of all configured webhooks. Raises ValueError for a secret that cannot be read."""
-    seen: list[tuple[str, str]] = []
-    channels = []
-    for webhook in webhooks:
-        index = seen.count((webhook.aet, webhook.url))
-        seen.append((webhook.aet, webhook.url))
-        aet = titles.use(webhook.aet)
-        channels.append(WebhookChannel(webhook, aet, session, encode, clock, index, fence))
-    return tuple(channels)
+    """The channels of all configured webhooks. Raises ValueError if the secret of one is not base64."""
+    return tuple(
+        WebhookChannel(webhook, titles.use(webhook.aet), session, encode, clock, index, fence)
+        for webhook, index in _numbered(webhooks)
+    )
 
 
 def webhook_names(webhooks: Sequence[Webhook]) -> dict[str, str]:
-    """How each channel is called: by the name that the configuration has for it, else by its host."""
-    seen: list[tuple[str, str]] = []
-    names = {}
+    """The name shown for each channel: the configured name, otherwise the host."""
+    return {
+        _name(webhook, index): webhook.name or urlsplit(webhook.url).hostname or "nowhere"
+        for webhook, index in _numbered(webhooks)
+    }
+
+
+def _numbered(webhooks: Sequence[Webhook]) -> Iterator[tuple[Webhook, int]]:
+    """Each webhook with the number of earlier ones that have the same AE title and URL."""
+    counts: Counter[tuple[str, str]] = Counter()
     for webhook in webhooks:
-        index = seen.count((webhook.aet, webhook.url))
-        seen.append((webhook.aet, webhook.url))
-        names[_name(webhook, index)] = webhook.name or urlsplit(webhook.url).hostname or "nowhere"
-    return names
+        receiver = webhook.aet, webhook.url
+        yield webhook, counts[receiver]
+        counts[receiver] += 1
 
 
 def signature(secret: bytes, delivery: str, timestamp: str, body: bytes) -> str:
@@ -174,14 +178,14 @@ def signature(secret: bytes, delivery: str, timestamp: str, body: bytes) -> str:
 
 
 def _delivery_id(channel: str, receiving_ae: str, event: Event) -> str:
-    """An SCP Status Change may share its sequence with the event before it, so its time is part of the ID."""
+    """Identifies an event of a receiver; the sequence of an SCP Status Change need not be unique, but its time is."""
     moment = event.at if event.type is EventType.SCP_STATUS_CHANGE else 0.0
     parts = (channel, receiving_ae, event.sequence, int(event.type), event.uid, moment)
     return str(uuid.uuid5(_NAMESPACE, "\0".join(map(str, parts))))
 
 
 def _name(webhook: Webhook, index: int) -> str:
-    """Identifies the receiver without the parts of a URL that may be secret; stable while AE title and URL are."""
+    """A channel name without the parts of the URL that may be secret; it changes only with AE title or URL."""
     digest = hashlib.sha256(f"{webhook.aet}\0{webhook.url}\0{index or ''}".encode()).hexdigest()[:8]
     return f"webhook:{urlsplit(webhook.url).hostname or 'nowhere'}/{digest}"
 
@@ -193,7 +197,7 @@ def _key(webhook: Webhook) -> bytes:
         return base64.b64decode(webhook.secret.removeprefix(ENCODED_SECRET), validate=True)
     except binascii.Error as error:
         raise ValueError(
-            f'the secret of the webhook of {webhook.aet} is "whsec_…", but not base64'
+            f'the secret of the webhook of {webhook.aet} begins with "whsec_" but is not base64'
         ) from error
 
 
@@ -203,7 +207,7 @@ def _refusal(status: int) -> str:
     return f"it answered HTTP {status} {_PHRASES.get(status, '')}".rstrip()
 
 
-def _in_words(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     """Why a request failed, without its URL."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return f"its certificate is not trusted: {error.certificate_error}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Subscribes the AE titles of ``Ups.Webhooks`` according to the settings, each time the plugin starts."""
+"""Subscribes the AE titles of ``Ups.Webhooks`` as configured, each time the plugin starts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ..worklist.ports import WorklistPort
 _log = logging.getLogger("orthanc_ups.webhook")
 _VIA: Final = "settings"
 Filter: TypeAlias = tuple[DataSet, Mechanisms]
-"""Matching keys, and the extended mechanisms by which they match."""
+"""Matching keys, and the extended mechanisms that apply to them."""
 
 
 class Logs(Protocol):
@@ -37,9 +37,9 @@ class Logs(Protocol):
 
 
 def filter_of(webhook: Webhook, index: int) -> Filter | None:
-    """The filter of a webhook, None if it has none. Raises ValueError that names the key.
+    """The filter of a webhook, None if it has none. Raises ValueError, which names the key at fault.
 
-    A key that a request may have, but that would be ignored, is a mistake here: the filter would be wider than meant.
+    Keys that a request may have but that are ignored there are errors here: the filter would match more than intended.
     """
     if not webhook.filter:
         return None
@@ -62,16 +62,16 @@ def _name(path: str) -> str:
 async def subscribe(
     worklist: WorklistPort, logs: Logs, webhooks: Iterable[Webhook], titles: AeTitles
 ) -> None:
-    """Bring the subscriptions in line with the settings; correct ones are left alone."""
+    """Change those subscriptions that differ from the settings."""
     configured: dict[str, list[Filter | None]] = {}
     for index, webhook in enumerate(webhooks):
         configured.setdefault(titles.use(webhook.aet), []).append(filter_of(webhook, index))
     for ae, filters in configured.items():
-        if not _is_right(logs.log(ae), filters):
+        if not _matches(logs.log(ae), filters):
             await _renew(worklist, ae, filters)
 
 
-def _is_right(log: Log, filters: list[Filter | None]) -> bool:
+def _matches(log: Log, filters: list[Filter | None]) -> bool:
     now = standing(log)
     present: list[Filter | None] = [
         (act.filter or {}, act.mechanisms) for act in log.acts if act.sequence in now.filters
@@ -85,13 +85,14 @@ async def _renew(worklist: WorklistPort, ae: str, filters: list[Filter | None]) 
     requester = Requester(ae, _VIA)
     try:
         await worklist.execute(Unsubscribe(requester, tags.GLOBAL_SUBSCRIPTION, ae))
-        for entry in filters:
-            command = Subscribe(requester, tags.GLOBAL_SUBSCRIPTION, ae)
-            if entry is not None:
-                keys, mechanisms = entry
+        for configured in filters:
+            if configured is None:
+                command = Subscribe(requester, tags.GLOBAL_SUBSCRIPTION, ae)
+            else:
+                keys, mechanisms = configured
                 command = Subscribe(
                     requester, tags.FILTERED_SUBSCRIPTION, ae, filter=keys, mechanisms=mechanisms
                 )
             await worklist.execute(command)
     except UpsError as error:
-        _log.error("The webhook of %s cannot be subscribed: %s", ae, error.detail)
+        _log.error("Cannot subscribe the webhook of %s: %s", ae, error.detail)
