@@ -10,7 +10,7 @@ import { icon, mark } from "./parts/icons.js";
 import { empty } from "./parts/words.js";
 import { mayAct, mayAdminister, why } from "./rights.js";
 import { address, go, link, markVisited } from "./router.js";
-import { unsavedText } from "./unsaved.js";
+import { leavingIsPrevented } from "./unsaved.js";
 import { administrationView } from "./views/administration.js";
 import { manyView } from "./views/many.js";
 import { editView, newView } from "./views/new.js";
@@ -41,7 +41,7 @@ const PARENT = { workitem: "worklist", new: "worklist", many: "worklist", subscr
 
 const main = document.getElementById("main");
 let system = null;
-let shown = null;
+let currentView = null;
 let serial = 0;
 let lastList = "#/worklist";
 
@@ -84,11 +84,11 @@ function showState(reachable) {
 /* A view is a function of its context that returns {element, title, changed(news)?, left()?} or a promise of it. */
 async function show(event) {
   const { view, parts, query } = address();
-  if (event && event.oldURL && (await unsavedText(shown, event))) return;
+  if (event && event.oldURL && (await leavingIsPrevented(currentView, event))) return;
   markVisited();
   const current = (serial += 1);
   if (view === "worklist") lastList = location.hash || "#/worklist";
-  if (shown && shown.view === view && shown.moved && shown.moved(parts, query)) return;
+  if (currentView && currentView.view === view && currentView.moved && currentView.moved(parts, query)) return;
   leave();
   markTab(view);
   try {
@@ -96,7 +96,7 @@ async function show(event) {
     if (["new", "many"].includes(view) && !mayAct(system)) throw new Error(why(false));
     const opened = build ? await build({ view, parts, query, system, lastList: () => lastList }) : missing();
     if (current !== serial) return opened.left && opened.left();
-    shown = { ...opened, view };
+    currentView = { ...opened, view };
     enter(opened);
   } catch (error) {
     if (current === serial) fail(error);
@@ -105,8 +105,8 @@ async function show(event) {
 
 function leave() {
   for (const box of document.querySelectorAll("dialog[open]")) box.dispatchEvent(new Event("cancel", { cancelable: true }));
-  if (shown && shown.left) shown.left();
-  shown = null;
+  if (currentView && currentView.left) currentView.left();
+  currentView = null;
 }
 
 function enter(opened) {
@@ -141,9 +141,9 @@ function onKey(event) {
     if (event.key === "Escape") event.target.blur();
     return;
   }
-  if (shown && shown.key && shown.key(event)) return event.preventDefault();
-  if (event.key === "Escape" && shown && PARENT[shown.view]) {
-    location.hash = PARENT[shown.view] === "worklist" ? lastList : link(PARENT[shown.view]);
+  if (currentView && currentView.key && currentView.key(event)) return event.preventDefault();
+  if (event.key === "Escape" && currentView && PARENT[currentView.view]) {
+    location.hash = PARENT[currentView.view] === "worklist" ? lastList : link(PARENT[currentView.view]);
   } else if (KEYS[event.key]) {
     event.preventDefault();
     KEYS[event.key]();
@@ -155,8 +155,8 @@ export async function begin(answer) {
   system = answer.system;
   frame();
   window.addEventListener("hashchange", show);
-  window.addEventListener("beforeunload", (event) => shown && shown.unsaved && shown.unsaved() && event.preventDefault());
+  window.addEventListener("beforeunload", (event) => currentView && currentView.unsaved && currentView.unsaved() && event.preventDefault());
   document.addEventListener("keydown", onKey);
-  new Live((news) => shown && shown.changed && shown.changed(news), showState).start();
+  new Live((news) => currentView && currentView.changed && currentView.changed(news), showState).start();
   return show();
 }

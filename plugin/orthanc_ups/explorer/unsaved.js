@@ -9,12 +9,12 @@ let returning = false;
 
 /* Resolves with true if a change of the address must not be followed because the current view has unsaved input. The
    change is undone in the browser's history; if the user confirms that they want to leave, it is made again. */
-export async function unsavedText(shown, event) {
+export async function leavingIsPrevented(view, event) {
   if (returning) {
     returning = false;
     return true;
   }
-  if (!shown || !shown.unsaved || !shown.unsaved()) return false;
+  if (!view || !view.unsaved || !view.unsaved()) return false;
   returning = true;
   if (history.state) history.forward(); // a visited entry: the user went back
   else history.back();
@@ -26,7 +26,7 @@ export async function unsavedText(shown, event) {
     danger: true,
   });
   if (!leave) return true;
-  shown.unsaved = null;
+  view.unsaved = null;
   location.href = event.newURL;
   return true;
 }

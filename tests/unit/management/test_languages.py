@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The page says everything in each of its languages: one file per language, each text under its English words."""
+"""Every text of the page is translated: one file per language, keyed by the English text."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from orthanc_ups.management.views import EVENT_NAMES, GROUP_ORDER
 LANGUAGES = ("en", "fr", "de")
 _CALL = re.compile(r'(?<![\w.])(?:tx?\(\s*|pattern\(\s*|n\([^"]*?,\s*)"((?:[^"\\]|\\.)*)"')
 _FORMS = re.compile(r'"(\{n\} [^"|]*\|[^"]*)"')
-_PLACE = re.compile(r"\{\w+\}")
+_PLACEHOLDER = re.compile(r"\{\w+\}")
 
 
 def texts() -> set[str]:
@@ -44,16 +44,16 @@ def words(language: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_every_text_of_the_page_is_there_and_nothing_else(language: str) -> None:
+def test_each_language_has_every_text_of_the_page_and_no_others(language: str) -> None:
     assert texts() - words(language).keys() == set()
     assert words(language).keys() - texts() == set()
     assert all(words(language).values())
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_what_is_put_in_stands_in_every_language(language: str) -> None:
+def test_placeholders_and_plurals_are_the_same_in_every_language(language: str) -> None:
     for english, text in words(language).items():
-        assert set(_PLACE.findall(text)) == set(_PLACE.findall(english)), english
+        assert set(_PLACEHOLDER.findall(text)) == set(_PLACEHOLDER.findall(english)), english
         assert text.count("|") == english.count("|"), english
 
 

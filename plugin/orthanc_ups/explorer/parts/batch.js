@@ -99,7 +99,7 @@ class Batch {
     const parts = [...this.outcomes].map(([outcome, number]) => n(number, outcome));
     if (this.problems.length) parts.push(n(this.problems.length, "{n} refused|{n} refused"));
     if (this.skipped) parts.push(n(this.skipped, "{n} skipped because you stopped|{n} skipped because you stopped"));
-    this.words.textContent = parts.join(", ") || t("There was nothing to do.");
+    this.words.textContent = parts.join(", ") || t("Nothing to do.");
     this.bar.value = 1;
     this.bar.hidden = true;
     this.button.textContent = t("Close");

@@ -41,7 +41,7 @@ async function requestCancel(item, system) {
   const claimed = item.state === "IN PROGRESS";
   const words = claimed
     ? t("The performer is asked to stop, but may decline. If it cancels, a State Report is sent.")
-    : t("Nobody has claimed this workitem, so it is canceled at once.");
+    : t("Nobody has claimed this workitem, so it will be canceled immediately.");
   const contact = claimed && h("div.pair", {}, field(t("Your name (optional)"), name), field(t("How to reach you (optional)"), uri));
   return dialog({
     title: claimed ? t("Ask the performer to cancel?") : t("Cancel this workitem?"),

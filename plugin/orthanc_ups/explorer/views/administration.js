@@ -115,7 +115,7 @@ class Rules {
     return h(
       "tr",
       {},
-      h("th", { scope: "row", title: rule.conditions.join("\n") }, rule.name, rule.enabled ? null : h("span.tagged", {}, t("off"))),
+      h("th", { scope: "row", title: rule.conditions.join("\n") }, rule.name, rule.enabled ? null : h("span.tagged", {}, t("disabled"))),
       h("td", {}, `${rule.when} → ${rule.effects.join(", ")}`),
       h("td.number", {}, count(rule.fired)),
       h("td.number", {}, rule.failed || rule.stopped ? h("span.flag", {}, count(rule.failed + rule.stopped)) : count(0)),

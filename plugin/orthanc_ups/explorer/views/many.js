@@ -115,7 +115,7 @@ class Many {
     this.create.textContent = n(entries.length, "Create {n} workitem|Create {n} workitems");
     const columns = this.system.fields.filter((definition) => entries.some((entry) => definition.keyword in entry.attributes));
     const head = h("tr", {}, h("th", { scope: "col" }, ""), columns.map((definition) => h("th", { scope: "col" }, translated(definition.label))));
-    const lines = entries.slice(0, SHOWN).map((entry, at) => h("tr", {}, h("td.number.faint", {}, String(at + 1)), columns.map((definition) => h("td", {}, shown(definition, entry.attributes[definition.keyword])))));
+    const lines = entries.slice(0, SHOWN).map((entry, at) => h("tr", {}, h("td.number.faint", {}, String(at + 1)), columns.map((definition) => h("td", {}, cellContent(definition, entry.attributes[definition.keyword])))));
     const more = entries.length > SHOWN ? h("p.faint", {}, n(entries.length - SHOWN, "and {n} more|and {n} more")) : null;
     const warning = unknown.length ? h("p.caution", {}, t("These columns are unknown and are ignored: {names}", { names: unknown.join(", ") })) : null;
     replace(this.preview, card(t("Preview"), [warning, h("div.table-box", {}, h("table.plain-rows.tight", {}, h("caption.offscreen", {}, t("Preview")), h("thead", {}, head), h("tbody", {}, lines))), more]));
@@ -137,7 +137,7 @@ class Many {
   }
 }
 
-function shown(definition, content) {
+function cellContent(definition, content) {
   if (content === undefined) return "";
   if (definition.kind === "datetime") return fromDicom(content).replace("T", " ") || h("span.problem", {}, t("no date"));
   if (Array.isArray(content)) return content.map((item) => item.CodeMeaning || item.CodeValue || item.HumanPerformerName).join("; ");

@@ -168,7 +168,7 @@ class SubscriberPage {
   }
 
   line(words, lock, scope, filter) {
-    const suspend = this.allowed && h("button.quiet.small", { type: "button", title: t("Suspend: no subscription to new workitems; existing ones stay"), onclick: () => this.suspend(scope) }, icon("pause"));
+    const suspend = this.allowed && h("button.quiet.small", { type: "button", title: t("Suspend: no subscriptions to new workitems; existing ones remain"), onclick: () => this.suspend(scope) }, icon("pause"));
     const end = this.allowed && scope === "filtered" ? h("button.quiet.small", { type: "button", title: t("Unsubscribe from all filters"), "aria-label": t("Unsubscribe from all filters"), onclick: () => this.end("filtered", t("all filters")) }, icon("close")) : null;
     const since = filter && filter.since ? h("div.faint.small", {}, tx("since {when}", { when: time(filter.since) })) : null;
     return h("li", {}, h("div", {}, words, since), lock && h("span.tagged", {}, icon("lock"), t("lock")), suspend, end);
