@@ -39,9 +39,8 @@ from .store.shelves import Uploads, own_instances
 from .webhook.subscriptions import filter_of
 
 _log = logging.getLogger("orthanc_ups")
-_PLUGIN: Final = (
-    "python"  # Orthanc's name for the plugin that loads scripts, which has one description and one link
-)
+_PLUGIN: Final = "python"
+"""Orthanc's name for the plugin that loads scripts, which has a single description and link."""
 _LOGGED_AFTER: Final = 0.05
 _STOP_WITHIN: Final = 8.0
 _JOIN_WITHIN: Final = 2.0
@@ -51,10 +50,10 @@ _routes: Final[list[RestCallback]] = []
 
 
 class Plugin:
-    """Built by ``orthanc_ups.install``. Everything after ``register`` happens in Orthanc's callbacks."""
+    """Created by ``orthanc_ups.install``. Everything after ``register`` happens in Orthanc's callbacks."""
 
     def __init__(self, orthanc: Orthanc, callbacks: SiteCallbacks) -> None:
-        """``callbacks``: those of the script that installs the plugin."""
+        """``callbacks``: from the script that installs the plugin."""
         self._orthanc = orthanc
         self._callbacks = callbacks
         self._log: logs.OrthancHandler
@@ -63,14 +62,14 @@ class Plugin:
         self._closing: asyncio.Future[None] | None = None
 
     def register(self) -> None:
-        """Read orthanc.json and register everything. Ends the start of Orthanc if the ``Ups`` section is wrong."""
+        """Read orthanc.json and register everything. Raises SystemExit, which ends Orthanc's start, if it is wrong."""
         self._log = logs.attach(self._orthanc)
         configuration = json.loads(self._orthanc.GetConfiguration())
         try:
             settings, orthanc_settings = read_configuration(configuration)
             if not settings.enable:
                 _log.warning('The UPS plugin is loaded but not enabled: set "Ups.Enable" to true')
-                self._register_those_of_the_site()
+                self._register_site_callbacks()
                 return
             _check(settings, orthanc_settings)
             self._check_store(settings, orthanc_settings)
@@ -155,14 +154,13 @@ class Plugin:
             )
         )
 
-    def _register_those_of_the_site(self) -> None:
+    def _register_site_callbacks(self) -> None:
         if self._callbacks.received_instance is not None:
             self._orthanc.RegisterReceivedInstanceCallback(self._callbacks.received_instance)
         if self._callbacks.c_store_filter is not None:
             self._orthanc.RegisterIncomingCStoreInstanceFilter(self._callbacks.c_store_filter)
         if self._callbacks.on_change is not None:
             self._orthanc.RegisterOnChangeCallback(self._callbacks.on_change)
-
         if self._callbacks.worklist is not None:
             self._orthanc.RegisterWorklistCallback(self._callbacks.worklist)
 
@@ -182,7 +180,7 @@ class Plugin:
         description = f"UPS worklist {__version__}: DICOM Unified Procedure Step over DIMSE and DICOMweb"
         self._orthanc.SetDescription2(_PLUGIN, description)
 
-    # --- Orthanc's life ---
+    # --- start and stop ---
 
     def _on_thread(self) -> None:
         """Prepare the thread of the loop, before anything else runs on it."""
@@ -224,7 +222,7 @@ class Plugin:
 
 
 def _check(settings: Settings, orthanc_settings: OrthancSettings) -> None:
-    """Check what needs more than the settings themselves. Raises ConfigurationError."""
+    """Check rules, templates, webhook filters, URL and certificates. Raises ConfigurationError."""
     rules = read_rules(settings.rules, read_templates(settings.templates), settings.public_url)
     check_loops(rules, settings.worklist_label)
     try:

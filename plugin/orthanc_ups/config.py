@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Reads orthanc.json: the ``Ups`` section into Settings, and Orthanc's own settings into OrthancSettings.
 
-Every mistake in the ``Ups`` section is named on one line: the key, its value and what is expected.
+A mistake is a ConfigurationError, which names the key, its value and what is expected.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ def read_section(struct: type[T], content: object, path: str = "") -> T:
     try:
         return decode(struct, content, path=path)
     except WrongKeys as error:
-        raise ConfigurationError("; ".join(map(_words, error.faults))) from None
+        raise ConfigurationError("; ".join(map(_message, error.faults))) from None
 
 
-def _words(fault: KeyFault) -> str:
+def _message(fault: KeyFault) -> str:
     return f'unknown setting "{fault.path}"{fault.reason}' if fault.is_unknown else str(fault)
 
 
 def read_settings(section: object) -> Settings:
-    """Turn the ``Ups`` section into Settings. Raises ConfigurationError."""
+    """Read and check the ``Ups`` section. Raises ConfigurationError."""
     return _checked(read_section(Settings, section, "Ups"))
 
 
@@ -61,7 +61,7 @@ _RESERVED: Final = (
     "app", "changes", "exports", "instances", "jobs", "modalities", "patients", "peers", "plugins", "queries",
     "series", "statistics", "studies", "system", "tools", "ups",
 )  # fmt: skip
-"""First segments of paths that belong to Orthanc or to the worklist page."""
+"""First segments of paths that belong to Orthanc or the worklist page."""
 
 
 def _checked(settings: Settings) -> Settings:
@@ -226,7 +226,7 @@ def _is_address(text: str) -> bool:
 
 
 def read_orthanc_settings(configuration: Mapping[str, Any]) -> OrthancSettings:
-    """Read the settings of Orthanc that the plugin follows. Raises ConfigurationError for a wrong value."""
+    """Read the settings of Orthanc that the plugin follows. Raises ConfigurationError."""
     keys = [field.encode_name for field in msgspec.structs.fields(OrthancSettings)]
     values = {key: value for key in keys if (value := _lookup(configuration, key)) is not None}
     orthanc_settings = read_section(OrthancSettings, values)
@@ -248,9 +248,9 @@ def _lookup(configuration: Mapping[str, Any], key: str) -> Any:
 
 
 def read_configuration(configuration: Mapping[str, Any]) -> tuple[Settings, OrthancSettings]:
-    """Read orthanc.json as a whole.
+    """Read the whole of orthanc.json.
 
-    If the plugin is enabled, both parts are checked against each other. Raises ConfigurationError.
+    If the plugin is enabled, its settings and Orthanc's are checked against each other. Raises ConfigurationError.
     """
     for key in configuration:
         if key.lower() == "ups" and key != "Ups":
@@ -273,8 +273,8 @@ def _check_ports(settings: Settings, orthanc_settings: OrthancSettings) -> None:
     if orthanc_settings.dicom_server_enabled:
         orthanc_ports["DicomPort"] = orthanc_settings.dicom_port
     for key, port in (("HttpPort", settings.http_port), ("DicomPort", settings.dicom_port)):
-        for other, orthanc_port in orthanc_ports.items():
+        for orthanc_key, orthanc_port in orthanc_ports.items():
             if port == orthanc_port:
                 raise ConfigurationError(
-                    f'"Ups.{key}" is {port}, which is Orthanc\'s own "{other}"; expected another port'
+                    f'"Ups.{key}" is {port}, which is Orthanc\'s own "{orthanc_key}"; expected another port'
                 )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The state of the service, from memory: for the health route, refusals, metrics and the page."""
+"""The state of the service, without asking Orthanc: for the health route, refusals, metrics and the page."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from enum import Enum
 
 
 class ServiceState(Enum):
-    """States of the service."""
+    """What the service is doing."""
 
     STARTING = "starting"
     OPEN = "open"
@@ -21,7 +21,7 @@ class ServiceState(Enum):
 
 
 class Role(Enum):
-    """Roles of an Orthanc among those that share a worklist."""
+    """What an Orthanc is among those that share a worklist."""
 
     ALONE = "alone"
     LEADER = "leader"
@@ -33,7 +33,7 @@ class HealthReport:
     """The state at a moment.
 
     Attributes:
-        reason: in words; "" if there is none.
+        reason: why, in words; "" if there is no reason.
     """
 
     state: ServiceState
@@ -63,7 +63,7 @@ _SENTENCES = {
 
 
 class Health:
-    """Follows the service from the start of Orthanc to its end."""
+    """Has the state of the service from the start of Orthanc to its end."""
 
     def __init__(self) -> None:
         self._state = ServiceState.STARTING
@@ -88,7 +88,10 @@ class Health:
         self._leader, self._has_leader = None, None
 
     def follows(self, leader: Callable[[], str], has_leader: Callable[[], bool]) -> None:
-        """Another Orthanc leads, as ``leader`` says in words, and this one relays requests to it."""
+        """Another Orthanc leads, and this one relays requests to it.
+
+        ``leader`` names it in words; ``has_leader`` is False while none leads.
+        """
         self._state, self.role = ServiceState.STANDBY, Role.STANDBY
         self._leader, self._has_leader = leader, has_leader
 

@@ -47,15 +47,15 @@ _log = logging.getLogger("orthanc_ups")
 _RETENTION_EVERY: Final = 60.0
 _RESERVATION_EVERY: Final = 1.0
 _MARK_EVERY: Final = 10.0
-_FAREWELL: Final = 3.0
-_LAST_COMMANDS: Final = 2.0
+_LAST_EVENT_WITHIN: Final = 3.0
+_LAST_COMMANDS_WITHIN: Final = 2.0
 
 
 class UpsService:
     """Everything between the interfaces and the store.
 
-    Call ``start`` first, which loads the worklist; then the interfaces use the attributes; ``stop`` at last.
-    Every method must be called on the one asyncio loop.
+    ``start`` loads the worklist; only then may the interfaces use the attributes. Call ``stop`` at the end. Every
+    method must be called on the same asyncio loop.
     """
 
     def __init__(
@@ -71,14 +71,14 @@ class UpsService:
         titles: AeTitles | None = None,
         copy: EntriesCopy | None = None,
     ) -> None:
-        """``copy`` is where entries are copied; by default a file beside the projection.
-
-        ``zone``: of date-times without offset, as in ``projection``; None is the zone of the machine.
+        """Args:
+        zone: of date-times without offset, as in ``projection``; the zone of the machine by default.
+        copy: the copy of the entries; a file beside the projection by default.
         """
         self.settings = settings
         self.copy = copy or EntriesCopy(path_beside(projection.path))
-        beside = None if entries.exposed else journal_beside(projection.path)
-        journal = None if beside is None else IndexJournal(beside)
+        journal_path = None if entries.exposed else journal_beside(projection.path)
+        journal = None if journal_path is None else IndexJournal(journal_path)
         self.entries = entries = CopiedEntries(entries, self.copy, self.shelves_deleted, journal)
         self.projection = projection
         projection.is_copy = entries.exposed
@@ -126,6 +126,7 @@ class UpsService:
         self.exporter = Exporter(state, self.commits, self.performed_steps)
         self.import_session = ImportSession(state, self.commits, self.worklist, self.performed_steps)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_new = False
         self._started = False
         self._stopping = False
 
@@ -172,7 +173,7 @@ class UpsService:
 
         Args:
             restarted: False if the worklist has been open on another node until now; then nothing is sent.
-            followed: every entry but workitems, if the projection is known to have those.
+            followed: all entries but workitems, if the projection is certain to have those.
 
         Raises StoreUnavailable; then it may be called again, without ``followed``.
         """
@@ -185,14 +186,14 @@ class UpsService:
         except ProjectionBroken as error:
             raise StoreUnavailable(f"the projection failed: {error}", certain=True) from error
         self._started = True
-        self.shelves_deleted()  # they may have been, since they were read
+        self.shelves_deleted()  # somebody may have deleted shelves since they were read
         if restarted:
             self._announce("RESTARTED")
-        self._again_and_again(self._reserve_ahead, _RESERVATION_EVERY)
-        self._again_and_again(self._renew_mark, _MARK_EVERY)
-        self._again_and_again(self._look_after_everything, _RETENTION_EVERY)
-        self._again_and_again(self._retention.run_once, _RETENTION_EVERY)
-        self._again_and_again(self.import_session.clean_up, PATIENCE)
+        self._repeat(self._reserve_ahead, _RESERVATION_EVERY)
+        self._repeat(self._renew_mark, _MARK_EVERY)
+        self._repeat(self._maintain, _RETENTION_EVERY)
+        self._repeat(self._retention.run_once, _RETENTION_EVERY)
+        self._repeat(self.import_session.clean_up, PATIENCE)
 
     async def _loaded(self, followed: Sequence[Entry] | None = None) -> Stored:
         stored = await self._recovery.load() if followed is None else self._recovery.take(followed)
@@ -203,7 +204,7 @@ class UpsService:
         await self.delivery.load(stored.delivery)
         await self._worklist_entry.reserve(self.order.next, self.commits.next_creation)
         waiting = self._recovery.stored_events(slowest_cursor(stored.delivery, self.subscriptions.aes()))
-        # What was released last before a crash may not have reached the log.
+        # The last events before a crash may not have reached the log.
         unlogged = (
             waiting if self.projection.renewed else self._recovery.stored_events(self.projection.last_event())
         )
@@ -227,7 +228,7 @@ class UpsService:
         self.order.start_at(self._worklist_entry.sequences)
         self.commits.next_creation = max(self.commits.next_creation, self._worklist_entry.creations)
 
-    # --- chores ---
+    # --- periodic tasks ---
 
     def _begin(self, work: Coroutine[None, None, None]) -> None:
         if self._stopping:
@@ -237,15 +238,15 @@ class UpsService:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _again_and_again(self, work: Callable[[], Awaitable[None]], every: float) -> None:
-        self._begin(self._repeated(work, every))
+    def _repeat(self, work: Callable[[], Awaitable[None]], every: float) -> None:
+        self._begin(self._run_repeatedly(work, every))
 
-    async def _repeated(self, work: Callable[[], Awaitable[None]], every: float) -> None:
+    async def _run_repeatedly(self, work: Callable[[], Awaitable[None]], every: float) -> None:
         while True:
             try:
                 await work()
             except StoreUnavailable as error:
-                _log.warning("Postponed, as Orthanc's store is not available: %s", error)
+                _log.warning("Postponed, because Orthanc's store is not available: %s", error)
             except UpsError as error:
                 _log.warning("Postponed: %s", error.detail)
             except Exception:
@@ -256,17 +257,17 @@ class UpsService:
         await self._worklist_entry.reserve(self.order.next, self.commits.next_creation)
 
     async def _renew_mark(self) -> None:
-        with suppress(ProjectionBroken):  # it is rebuilt
+        with suppress(ProjectionBroken):  # it is being rebuilt
             await self._mark.renew()
 
-    async def _look_after_everything(self) -> None:
+    async def _maintain(self) -> None:
         self.workitems.check_file()
-        self._recovery.look_after_copy()
+        self._recovery.repair_copy()
         await self._state.overflows.sweep()
         await self.workitems.tombstones.forget(self.clock.now() - self.settings.remember_purged)
 
     async def look_after_shelves(self) -> None:
-        """Write back what somebody deleted in Orthanc, if anything; continues until that is done."""
+        """Write back what somebody deleted in Orthanc, if anything; retries until that succeeds, or never can."""
         await self._recovery.look_after_shelves()
 
     async def restore(self) -> None:
@@ -274,7 +275,7 @@ class UpsService:
         await self._recovery.restore()
 
     def shelves_deleted(self) -> None:
-        """Somebody may have deleted shelves in Orthanc: look soon, or at the end of the start."""
+        """Somebody may have deleted shelves in Orthanc: check soon, or at the end of the start."""
         if self._started:
             self._begin(self.look_after_shelves())
 
@@ -298,23 +299,27 @@ class UpsService:
     # --- stop ---
 
     async def stop(
-        self, farewell: float = _FAREWELL, last_commands: float = _LAST_COMMANDS, *, goes_down: bool = True
+        self,
+        event_within: float = _LAST_EVENT_WITHIN,
+        commands_within: float = _LAST_COMMANDS_WITHIN,
+        *,
+        goes_down: bool = True,
     ) -> None:
         """Let running commands end, send the SCP Status Change GOING DOWN, and store the cursors.
 
         Args:
-            farewell: how many seconds sending may take.
-            last_commands: how many seconds commands may take.
+            event_within: how many seconds the event may take.
+            commands_within: how many seconds the commands may take.
             goes_down: False if the worklist continues on another node; then nothing is sent.
         """
         self._stopping = True
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self.worklist.close(last_commands)
-        farewell_event = self._status_event("GOING DOWN", self.order.next) if goes_down else None
-        await self.delivery.going_down(farewell_event, farewell)
-        with suppress(StoreUnavailable):  # the next start reads more then
+        await self.worklist.close(commands_within)
+        event = self._status_event("GOING DOWN", self.order.next) if goes_down else None
+        await self.delivery.going_down(event, event_within)
+        with suppress(StoreUnavailable):  # then the next start reads more
             await self._renew_mark()
         self._mark.close()
         self.projection.close()

@@ -47,7 +47,7 @@ METADATA: Final = "metadata"
 
 
 class Webhook(Struct, frozen=True, forbid_unknown_fields=True, rename=key_of):
-    """One entry of ``Webhooks``: events of an AE title's subscription are POSTed to a URL."""
+    """An entry of ``Webhooks``: events for an AE title are sent to a URL by POST."""
 
     url: str
     aet: str
@@ -72,7 +72,7 @@ class ClusterSettings(Struct, frozen=True, forbid_unknown_fields=True, rename=ke
     """The section ``Cluster``: several Orthancs on one PostgreSQL that share a worklist. Rarely needed."""
 
     database: str = ""  # connection string of PostgreSQL; "" means that of the section PostgreSQL
-    address: str = ""  # at which other nodes reach this one; "" means as PostgreSQL sees it
+    address: str = ""  # at which other nodes reach this one; "" means the one that PostgreSQL sees
     port: Annotated[int, Meta(ge=0, le=65535)] = 0  # for other nodes; 0 means any that is free
 
 
@@ -81,7 +81,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, rename=key_of):
 
     enable: bool = False
 
-    # Who we are and where we listen
+    # AE title and addresses
     aet: str = ""  # "" means Orthanc's DicomAet
     dicom_port: Port = 4243
     http_port: Port = 8043
@@ -94,7 +94,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, rename=key_of):
     worklist_label: str = "DEFAULT"  # for workitems that are created without Worklist Label
     strict: bool = False  # True: PS3.4 §5.4.2 literally; nothing is corrected
     deletion_locks: bool = True  # False: locks are not granted (B301)
-    status_change_receivers: tuple[str, ...] = ()  # AE titles told of RESTARTED and GOING DOWN in any case
+    status_change_receivers: tuple[str, ...] = ()  # AE titles that always get RESTARTED and GOING DOWN
     history_length: Count = 100  # entries kept per workitem
     maximum_workitems: Count = 1_000_000
     store: Literal["auto", "key-value", "metadata"] = AUTO
@@ -103,7 +103,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, rename=key_of):
     # Rules
     rules: tuple[Mapping[str, Any], ...] = ()
     inherit_subscribers: bool = False  # True: a workitem that replaces another gets its subscribers
-    check_outputs: bool = False  # True: C304 while this Orthanc lacks outputs that are said to be in it
+    check_outputs: bool = False  # True: C304 while this Orthanc lacks outputs that should be in it
 
     # Retention
     retain_final: Seconds = 7 * 86_400.0
@@ -111,7 +111,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, rename=key_of):
     cancel_expired: bool = False
     remember_purged: Seconds = 30 * 86_400.0  # how long requests are answered with 410 instead of 404
 
-    # What is late
+    # Late work
     late_after: Seconds = 900.0  # after the scheduled start; templates may have their own
     silent_after: Seconds = 4 * 3600.0  # in progress without an update by the performer; 0: never
 
@@ -169,9 +169,8 @@ class OrthancSettings(Struct, frozen=True):
     keep_alive: bool = field(default=True, name="KeepAlive")
     keep_alive_timeout: int = field(default=1, name="KeepAliveTimeout")  # seconds
     remote_access_allowed: bool = field(default=False, name="RemoteAccessAllowed")
-    authentication_enabled: bool = field(
-        default=False, name="AuthenticationEnabled"
-    )  # absent: as RemoteAccessAllowed
+    # AuthenticationEnabled: if absent, as RemoteAccessAllowed
+    authentication_enabled: bool = field(default=False, name="AuthenticationEnabled")
     http_tls: bool = field(default=False, name="SslEnabled")
     ssl_certificate: str = field(default="certificate.pem", name="SslCertificate")
     ssl_minimum_protocol_version: int = field(default=4, name="SslMinimumProtocolVersion")

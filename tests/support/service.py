@@ -185,7 +185,7 @@ class Desk:
 
     async def stop(self) -> None:
         """Stop cleanly."""
-        stopping = asyncio.ensure_future(self.service.stop(last_commands=_REAL_PATIENCE))
+        stopping = asyncio.ensure_future(self.service.stop(commands_within=_REAL_PATIENCE))
         await self.until_done(stopping)
         await stopping
 

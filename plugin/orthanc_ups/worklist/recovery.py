@@ -126,7 +126,7 @@ class Recovery:
             _log.error("Subscriptions, delivery cursors, dead letters and tombstones in what was deleted are lost: "
                        "there is no copy of them")  # fmt: skip
 
-    def look_after_copy(self) -> None:
+    def repair_copy(self) -> None:
         """Write the copy again from memory if its file failed."""
         if self._entries.exposed and self._entries.copy.broken is not None:
             self._entries.copy.fill(self._all_but_workitems())
