@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Connections and associations on the asyncio loop (PS3.8 §9): PDUs in and out of a ``Wire``, messages in and out of an
-``Association``, and their ends.
+"""Connections and associations on the asyncio loop (PS3.8 §9): a ``Wire`` carries PDUs, an ``Association`` messages.
 
-Why not pynetdicom's own reactor: it needs two or three threads per association that poll a thousand times a second,
-reads PDUs and data sets of any size into memory, cannot use file descriptors beyond 1023, and accepts no other
-connection during a TLS handshake. Its PDUs of negotiation are used (``negotiation.py``).
+This replaces pynetdicom's own reactor, which needs two or three threads per association that poll a thousand times a
+second, reads PDUs and data sets of any size into memory, cannot use file descriptors above 1023, and accepts no other
+connection during a TLS handshake. pynetdicom is used for the PDUs of negotiation (``negotiation.py``).
 """
 
 from __future__ import annotations
@@ -45,19 +44,19 @@ _log = logging.getLogger("orthanc_ups.dimse")
 # --- connections ---
 
 _MAX_UNREAD: Final = 128 * 1024
-_FAREWELL: Final = 1.0  # seconds for the peer to close
+_CLOSE_WITHIN: Final = 1.0  # seconds for the peer to close
 _LINGER: Final = 3.0  # seconds for the peer to take the last bytes and to close
 
 
 class Wire(asyncio.Protocol):
-    """A connection, as asyncio's protocol of it: bytes that have arrived are read without waiting, mostly a whole PDU.
+    """A connection, as an asyncio protocol. Bytes that have arrived, mostly a whole PDU, are read without waiting.
 
     Attributes:
         address: the peer's IP address.
     """
 
     def __init__(self, connected: Callable[[Wire], None] | None = None) -> None:
-        """``connected`` is called once the connection is there."""
+        """``connected`` is called once the connection is established."""
         self.address = ""
         self._connected = connected
         self._transport: asyncio.Transport | None = None
@@ -70,7 +69,7 @@ class Wire(asyncio.Protocol):
         self._is_encrypted = False
         self._is_reading_paused = False
         self._is_writing_paused = False
-        self._drained: set[asyncio.Future[None]] = set()
+        self._blocked_writers: set[asyncio.Future[None]] = set()
         self._is_lost = False
         self._error: OSError | None = None
         self._closed = asyncio.get_running_loop().create_future()
@@ -81,13 +80,13 @@ class Wire(asyncio.Protocol):
         _, wire = await asyncio.get_running_loop().create_connection(cls, host, port, ssl=context)
         return wire
 
-    # --- what asyncio calls ---
+    # --- called by asyncio ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The connection is there."""
+        """The connection is established."""
         self._transport = cast("asyncio.Transport", transport)
         self._abort = aborter(transport)
-        peer = transport.get_extra_info("peername")  # not known any more once the connection is lost
+        peer = transport.get_extra_info("peername")  # unavailable once the connection is lost
         self.address = str(peer[0]) if peer else ""
         self._is_encrypted = (
             transport.get_extra_info("sslcontext") is not None
@@ -115,18 +114,18 @@ class Wire(asyncio.Protocol):
         self._is_at_end = self._is_lost = True
         self._error = error if error is None or isinstance(error, OSError) else OSError(str(error))
         self._wake()
-        self._go_on()
+        self._resume_writers()
         if not self._closed.done():
             self._closed.set_result(None)
 
     def pause_writing(self) -> None:
-        """The peer does not keep up."""
+        """The peer reads too slowly: ``drain`` waits."""
         self._is_writing_paused = True
 
     def resume_writing(self) -> None:
-        """The peer has caught up."""
+        """The peer has caught up: ``drain`` returns."""
         self._is_writing_paused = False
-        self._go_on()
+        self._resume_writers()
 
     def _wake(self) -> None:
         arriving, self._arriving = self._arriving, None
@@ -135,11 +134,11 @@ class Wire(asyncio.Protocol):
         if self._follower is not None:
             self._follower()
 
-    def _go_on(self) -> None:
-        for waiting in self._drained:
+    def _resume_writers(self) -> None:
+        for waiting in self._blocked_writers:
             if not waiting.done():
                 waiting.set_result(None)
-        self._drained.clear()
+        self._blocked_writers.clear()
 
     @property
     def _existing(self) -> asyncio.Transport:
@@ -172,7 +171,7 @@ class Wire(asyncio.Protocol):
         return self.take(size)
 
     def take(self, size: int) -> bytes:
-        """``size`` bytes, which must have arrived."""
+        """Return ``size`` bytes, which must have arrived."""
         content = bytes(self._unread[:size])
         del self._unread[:size]
         self._read_on()
@@ -195,7 +194,7 @@ class Wire(asyncio.Protocol):
     # --- reading without a task ---
 
     def follow(self, follower: Callable[[], None]) -> None:
-        """Call a function from now on when what it ``expects`` has arrived, or the connection ends."""
+        """From now on, call a function when the bytes that it ``expects`` have arrived, or the connection ends."""
         self._follower = follower
         asyncio.get_running_loop().call_soon(follower)
 
@@ -210,7 +209,7 @@ class Wire(asyncio.Protocol):
 
     @property
     def ending(self) -> str | None:
-        """How the connection ended, in words; None while the peer may still send."""
+        """How the connection ended; None while the peer may still send."""
         if not self._is_at_end:
             return None
         if self._error is None:
@@ -232,7 +231,7 @@ class Wire(asyncio.Protocol):
         """Wait until the peer has caught up. Raises OSError if the connection is lost."""
         while self._is_writing_paused and not self._is_lost:
             waiting = asyncio.get_running_loop().create_future()
-            self._drained.add(waiting)
+            self._blocked_writers.add(waiting)
             await waiting
         if self._is_lost:
             raise self._error or ConnectionResetError("Connection lost")
@@ -240,9 +239,9 @@ class Wire(asyncio.Protocol):
     # --- ending ---
 
     async def close(self, *, linger: bool = False) -> None:
-        """Close the connection. With ``linger`` the peer gets some seconds to read what was sent last and to close."""
+        """Close the connection. With ``linger``, give the peer some seconds to read the last PDU and to close first."""
         with contextlib.suppress(OSError, TimeoutError):
-            async with asyncio.timeout(_LINGER if linger else _FAREWELL):
+            async with asyncio.timeout(_LINGER if linger else _CLOSE_WITHIN):
                 if linger:
                     await self._read_to_the_end()
                 self.shut()
@@ -250,7 +249,7 @@ class Wire(asyncio.Protocol):
         self.drop()
 
     def shut(self) -> None:
-        """Close the connection once everything is sent, without waiting for that."""
+        """Close the connection once everything has been sent, without waiting for that."""
         self._existing.close()
 
     def drop(self) -> None:
@@ -259,7 +258,7 @@ class Wire(asyncio.Protocol):
             self._abort()
 
     async def _read_to_the_end(self) -> None:
-        """Closing a socket with unread bytes would reset the connection, and the peer would lose the last PDU."""
+        """Closing a socket with unread bytes resets the connection, and the peer might not get the last PDU."""
         await self.drain()
         while not self._is_at_end:
             self._unread.clear()
@@ -268,12 +267,12 @@ class Wire(asyncio.Protocol):
 
 # --- associations ---
 
-_MAX_WAITING: Final = 1  # messages received but not yet served; more stay in the network
+_MAX_WAITING: Final = 1  # messages received but not yet served; further ones are not read
 MAX_CONTROL: Final = 1024  # bytes of a release or abort
 SLACK: Final = 256  # bytes by which careless peers exceed the maximum PDU length
-MAX_SENT: Final = 128 * 1024  # bytes of a PDU for a peer that takes any size
-_SENT_AT_ONCE: Final = 64 * 1024  # bytes of PDUs written before other associations get a turn
-_DATA_SET_DUE: Final = 5.0  # seconds after its command set until a data set must have begun
+MAX_SENT: Final = 128 * 1024  # bytes of a PDU for a peer that accepts any size
+_SENT_AT_ONCE: Final = 64 * 1024  # bytes of PDUs written before other associations are served
+_DATA_SET_WITHIN: Final = 5.0  # seconds from a command set to the beginning of its data set
 _MESSAGE_FACTOR: Final = 10  # a whole message may take this many times as long as one PDU
 
 
@@ -283,13 +282,13 @@ class Gone(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What an association is allowed to do.
+    """The limits of an association.
 
     Attributes:
         max_pdu: greatest P-DATA-TF that the plugin announced, in bytes after its header.
         max_data_set: greatest data set in bytes.
-        idle: seconds without any traffic after which it is aborted; 0 for never.
-        pace: seconds in which one PDU must arrive, or be taken by the peer.
+        idle: seconds without traffic, after which it is aborted; 0 for never.
+        pace: seconds within which one PDU must arrive, or the peer must have read one.
         memory: for incoming data sets.
     """
 
@@ -301,7 +300,7 @@ class Terms:
 
 
 class Association:
-    """One association in either role. Lives on the loop; a task of its own reads ahead, so that C-CANCEL is seen.
+    """An association, on the loop. A task of its own reads ahead, to notice C-CANCEL.
 
     Attributes:
         calling, called: AE titles.
@@ -334,7 +333,7 @@ class Association:
 
     @property
     def is_open(self) -> bool:
-        """False once either side has left."""
+        """False once either side has ended the association."""
         return self._ended is None and not self._closed
 
     # --- messages ---
@@ -350,7 +349,7 @@ class Association:
         raise Gone(self._ended or "")
 
     async def messages(self) -> AsyncGenerator[Message, None]:
-        """Every message up to the end of the association. Each counts as served when the next is asked for."""
+        """All messages up to the end of the association. A message counts as served when the next is requested."""
         with contextlib.suppress(Gone):
             while True:
                 message = await self.receive()
@@ -362,11 +361,11 @@ class Association:
                     self.forget(message)
 
     def is_canceled(self, message: Message) -> bool:
-        """True if C-CANCEL came for this message."""
+        """True if C-CANCEL has arrived for this message."""
         return message.number(MESSAGE_ID) in self._canceled
 
     def forget(self, message: Message) -> None:
-        """The operation is over: its Message ID and the memory of its data set are free again."""
+        """Free the Message ID and the memory of an operation that is over."""
         number = message.number(MESSAGE_ID)
         self._pending.discard(number)
         self._canceled.discard(number)
@@ -377,8 +376,9 @@ class Association:
             self._terms.memory.give(len(message.data))
 
     async def send(self, *messages: Message) -> None:
-        """Send messages, and wait until the peer has taken most of them; other associations get a turn. Not to be
-        called twice at the same time. Raises Gone if the peer does not keep up, or if the association has ended.
+        """Send messages, and wait until the peer has read most of them, while other associations are served.
+
+        Only one call at a time. Raises Gone if the peer reads too slowly, or if the association has ended.
         """
         self._is_sending = True
         try:
@@ -393,8 +393,8 @@ class Association:
                 is_short = is_short and len(pdus) < _SENT_AT_ONCE
                 if not is_short:
                     await asyncio.sleep(0)
-        except asyncio.CancelledError:  # nothing else may follow half a message
-            self._break_off("a message was broken off")
+        except asyncio.CancelledError:  # nothing may follow half a message
+            self._abort_with("a message was broken off")
             raise
         finally:
             self._is_sending = False
@@ -405,7 +405,7 @@ class Association:
                 await self._wire.drain()
         except TimeoutError:
             await self.abort()
-            raise Gone("the peer does not read") from None
+            raise Gone("the peer reads too slowly") from None
         except OSError as error:
             raise Gone(f"connection lost ({error.strerror or error})") from error
 
@@ -433,17 +433,17 @@ class Association:
             self._wire.write(abort_by_provider(reason))
             self._end(f"protocol error of the peer: {error}")
         except TimeoutError:
-            self._break_off("the peer was silent for too long")
+            self._abort_with("the peer was silent for too long")
         except EOFError:
             self._end("connection closed by the peer")
         except OSError as error:
             self._end(f"connection lost ({error.strerror or error})")
         except Exception:
-            _log.exception("reading from %s failed", self.calling)
+            _log.exception("Reading from %s failed", self.calling)
             self._end("internal error")
         await self._incoming.put(None)
 
-    def _break_off(self, words: str) -> None:
+    def _abort_with(self, words: str) -> None:
         if self.is_open:
             self._wire.write(ABORT_BY_USER)
         self._end(words)
@@ -458,12 +458,12 @@ class Association:
             return await self._wire.body(length, max_length)
 
     async def _header(self) -> tuple[PduType, int]:
-        """The next header; TimeoutError if nothing was sent or received for too long."""
+        """The next header. Raises TimeoutError if nothing was sent or received for too long."""
         if self._wire.holds(HEADER_SIZE):
             return await self._wire.header()
         if self._assembler.awaits_data_set:
             try:
-                async with asyncio.timeout(min(_DATA_SET_DUE, self._terms.pace)):
+                async with asyncio.timeout(min(_DATA_SET_WITHIN, self._terms.pace)):
                     return await self._wire.header()
             except TimeoutError:  # pynetdicom announces an empty data set and does not send it
                 await self._hand_over(self._assembler.without_data_set())
@@ -501,7 +501,7 @@ class Association:
     # --- ending ---
 
     async def close(self) -> None:
-        """Close the connection, answering the peer's release if it asked for one."""
+        """Close the connection, after an answer to the peer's A-RELEASE-RQ if there was one."""
         if self._released.is_set() and not self._closed:
             self._wire.write(RELEASE_RP)
         await self._shut(linger=True)
@@ -512,7 +512,7 @@ class Association:
         In the middle of a message the association is aborted instead.
         """
         if self._is_sending:
-            self._break_off("closed")
+            self._abort_with("closed")
         if self.is_open:
             self._wire.write(RELEASE_RQ)
             with contextlib.suppress(TimeoutError):

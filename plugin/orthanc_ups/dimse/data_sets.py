@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Encoded data sets to the inner form and back (PS3.5 §6, §7 and Annex A).
+"""Converts encoded data sets to the inner form and back (PS3.5 §6, §7 and Annex A).
 
-Decoding is one strict pass over bytes that are not trusted: what is truncated, too deep, too long or not decodable is
-refused, never guessed. The core judges whether the values make sense. Encoding writes UTF-8 where ASCII does not
+Decoding is one strict pass over untrusted bytes: what is truncated, nested too deeply, too long or undecodable is
+refused, never guessed. The core checks whether the values make sense. Encoding writes UTF-8 where ASCII does not
 suffice, with every length defined.
 """
 
@@ -109,7 +109,7 @@ _AMBIGUOUS: Final = MappingProxyType(
     {"US or SS": "US", "OB or OW": "OW", "US or OW": "OW", "US or SS or OW": "OW"}
 )
 
-_PREAMBLE: Final = 128  # bytes of a DICOM file in front of "DICM"
+_PREAMBLE: Final = 128  # bytes of a DICOM file before "DICM"
 
 _Level = tuple[DataSet, int]
 
@@ -122,7 +122,7 @@ _UNPACKERS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a data set may cost to decode.
+    """Limits on the cost of decoding a data set.
 
     Attributes:
         nesting: greatest depth of sequences within sequences.
@@ -145,7 +145,7 @@ def decode(
     """Decode a whole data set.
 
     Args:
-        encoded: the bytes as they came.
+        encoded: the bytes as received.
         syntax: transfer syntax of the presentation context.
         bounds: greatest nesting and number of elements.
         max_size: greatest size in bytes, after inflation.
@@ -194,7 +194,7 @@ def _in_other_syntax(
     corrections: Corrections,
     error: UpsError,
 ) -> DataSet:
-    """A data set in Implicit VR though Explicit VR was negotiated, or the other way round."""
+    """Decode a data set in Implicit VR although Explicit VR was negotiated, or the other way round."""
     actual = IMPLICIT if syntax.explicit else EXPLICIT
     try:
         dataset = _Decoder(encoded, actual, bounds, otherwise, corrections).whole()
@@ -237,7 +237,7 @@ class _Decoder:
     elements of the data set or of an item, ``_items`` the items of a sequence, and they call each other: for
     (0040,4018) with one item, ``_level`` reads its header, ``_items`` the header of the item, and a second ``_level``
     the elements in it.
-    ``_trail`` holds the sequences around the current element for refusals such as "(0040,4018)>(0008,0100)".
+    ``_trail`` has the sequences that contain the current element, for refusals such as "(0040,4018)>(0008,0100)".
     """
 
     def __init__(
@@ -291,7 +291,7 @@ class _Decoder:
         return dataset if is_sorted else dict(sorted(dataset.items())), offset
 
     def _header(self, offset: int, end: int) -> _Header:
-        """Tag, VR as it is written, length, and the offset of the value."""
+        """Tag, VR as written, length, and the offset of the value."""
         if end - offset < 8:
             raise UpsError(PROCESSING_FAILURE, "the data set ends within the header of an element")
         encoded, order, explicit = self._bytes, self._syntax.order, self._syntax.explicit
@@ -318,7 +318,7 @@ class _Decoder:
         encodings: Encodings,
         before: DataSet,
     ) -> tuple[Element, int]:
-        if tag >= "FFFE0000":  # what is below group 0008 is for the rules of the core
+        if tag >= "FFFE0000":  # the core checks what is below group 0008
             raise self._fault(tag, "is not allowed in a data set", PROCESSING_FAILURE)
         self._spend(tag, 1)
         vr = written_vr if written_vr not in ("", "UN") else _vr_of(tag, before)
@@ -341,7 +341,7 @@ class _Decoder:
         return element, offset
 
     def _unknown_sequence(self, tag: str, start: int, end: int, encodings: Encodings) -> Element | None:
-        """A sequence of unknown VR with defined length: text in it has the character set of the data set too."""
+        """Try to decode an element of VR UN as a sequence, with the character set of the data set."""
         if self._corrections is None or not self._bytes.startswith(_ITEM_IN_UN, start, end):
             return None
         above, trail, budget = self._syntax, list(self._trail), self._budget
@@ -370,7 +370,7 @@ class _Decoder:
     def _interned_items(
         self, interned: Interned, tag: str, start: int, end: int, length: int, encodings: Encodings
     ) -> tuple[Element, int]:
-        """A short sequence of the top level; taken from ``interned`` if it was decoded before without a correction."""
+        """A short top-level sequence, from ``interned`` if it was decoded before without a correction."""
         offset = self._ended(tag, start, end, length)
         corrections = self._corrections
         key = tag, self._bytes[start:offset], self._syntax, encodings, corrections is None
@@ -424,7 +424,7 @@ class _Decoder:
             if vr == "UN" and self._corrections and not raw.isascii() and int(tag[3], 16) % 2:
                 text = unknown_in_utf_8(raw, encodings)
                 if text is not None:
-                    # else it would be mislabelled, as data sets are sent in UTF-8 whatever they came in
+                    # otherwise mislabelled, because data sets are always sent in UTF-8
                     self._corrections.note(self._path(tag), "holds text, which is UTF-8 now")
                     raw = text
             binary = swapped(raw, vr) if order == ">" else raw
@@ -471,9 +471,9 @@ def _expected(vr: str, error: Exception) -> str:
 
 @lru_cache(maxsize=4096)
 def _named(head: bytes, order: str) -> tuple[str, str, bool]:
-    """The tag at the head of an element, the VR behind it, "" if none is written, and whether its length has 16 bits.
+    """The tag of an element, its VR ("" if none is written), and whether its length has 16 bits.
 
-    A VR of a later edition counts as UN (PS3.5 §6.2.2); anything else is no VR.
+    A VR of a later edition counts as UN (PS3.5 §6.2.2); anything else is not a VR.
     """
     tag = "{:04X}{:04X}".format(*struct.unpack_from(f"{order}HH", head))
     code = head[4:]
@@ -537,7 +537,7 @@ def _deflated(plain: bytes) -> bytes:
 
 
 class _Encoder:
-    """Writes one data set and notes whether UTF-8 was needed."""
+    """Encodes one data set, and notes whether it needs UTF-8."""
 
     def __init__(self, syntax: Syntax) -> None:
         self._syntax = syntax
@@ -640,14 +640,14 @@ def _numbers(values: list[Any], code: str, order: str) -> bytes:
     return struct.pack(f"{order}{len(numbers)}{code}", *numbers)
 
 
-# --- both, with the limits of the settings ---
+# --- both, within the limits of the settings ---
 
 _LARGE: Final = 64 * 1024  # bytes; below, decoding takes a few milliseconds at most
 _FIRST_OF_CONTENT: Final = "00080000"  # below are command sets, file meta information and directories
 
 
 class Codec:
-    """Decodes and encodes with the limits of the settings."""
+    """Decodes and encodes within the limits of the settings."""
 
     def __init__(self, settings: Settings, orthanc_settings: OrthancSettings) -> None:
         self._bounds = Bounds(settings.maximum_nesting)
@@ -664,10 +664,10 @@ class Codec:
     async def decoded(
         self, encoded: bytes, syntax: Syntax, corrections: Corrections | None = None
     ) -> DataSet:
-        """The data set in its inner form. Raises UpsError (0106, 0110, 0213) if it is not one.
+        """Decode a data set. Raises UpsError (0106, 0110, 0213).
 
         ``corrections`` records what is read differently from what was sent. Without it nothing is corrected, but
-        elements of the command set and of the head of a file are left out unless ``Ups.Strict`` is set.
+        elements below group 0008 are dropped unless ``Ups.Strict`` is set.
         """
         limits = self._bounds, self._max_size, self._otherwise
         if len(encoded) <= _LARGE and not syntax.deflated:
@@ -684,7 +684,7 @@ class Codec:
         return too_large(self._max_size)
 
     def encoded(self, dataset: DataSet, syntax: Syntax) -> bytes:
-        """The encoded data set."""
+        """Encode a data set."""
         return encode(dataset, syntax)
 
     def close(self) -> None:

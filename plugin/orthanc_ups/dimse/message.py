@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What an association carries: PDUs (PS3.8 §9.3), the fragments in them (PS3.8 Annex E), and the messages that these
-form (PS3.7 §6.3, Annex E). Association requests and their answers are in ``negotiation.py``.
+"""PDUs (PS3.8 §9.3), the fragments in them (PS3.8 Annex E), and the messages that these form (PS3.7 §6.3, Annex E).
+
+The PDUs of negotiation are in ``negotiation.py``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Final, TypeAlias, cast
 
 
 class PduType(IntEnum):
-    """PDU type."""
+    """PDU types (PS3.8 §9.3.1)."""
 
     ASSOCIATE_RQ = 1
     ASSOCIATE_AC = 2
@@ -42,7 +43,7 @@ class AbortReason(IntEnum):
 
 
 class ProtocolError(Exception):
-    """The peer broke the upper layer protocol; the association is aborted for this reason."""
+    """The peer violated the upper layer protocol; the association is aborted for this reason."""
 
     def __init__(self, text: str, reason: AbortReason = AbortReason.UNEXPECTED) -> None:
         super().__init__(text)
@@ -88,7 +89,7 @@ ABORT_BY_USER: Final = _HEADER.pack(PduType.ABORT, 4) + bytes(4)
 
 
 def abort_by_provider(reason: AbortReason) -> bytes:
-    """An A-ABORT that states what the peer did wrong."""
+    """An A-ABORT with the reason."""
     return _HEADER.pack(PduType.ABORT, 4) + bytes((0, 0, 2, reason))
 
 
@@ -98,7 +99,7 @@ def data_pdu(fragment: bytes) -> bytes:
 
 
 def read_header(header: bytes) -> tuple[PduType, int]:
-    """PDU type, and length of what follows.
+    """The PDU type, and the length of the rest of the PDU in bytes.
 
     Raises:
         ProtocolError: the type is unknown.
@@ -179,7 +180,7 @@ _IS_LAST: Final = 2
 
 
 class Malformed(Exception):
-    """The peer does not speak DIMSE, and the association cannot continue; the text says what is wrong."""
+    """The peer violated the DIMSE protocol, and the association cannot continue; the text says how."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +275,7 @@ def format_command(command: CommandSet, has_data: bool) -> bytes:
 
 @lru_cache(2048)
 def _number_or_text(element: int, value: int | str) -> bytes:
-    """An encoded element; cached, as commands differ in little but Message ID and workitem."""
+    """Encode an element. Cached, because commands differ in little but Message ID and workitem."""
     if isinstance(value, int):
         return struct.pack("<HHLH", 0, element, 2, value)
     raw = value.encode("ascii", errors="replace")
@@ -286,9 +287,9 @@ def _number_or_text(element: int, value: int | str) -> bytes:
 
 
 def fragments(message: Message, max_pdu: int) -> Iterator[bytes]:
-    """Presentation data values, each of which fits into a P-DATA-TF of at most ``max_pdu`` bytes after its header.
+    """Presentation data values that each fit into a P-DATA-TF of at most ``max_pdu`` bytes after its header.
 
-    Each has an even length, also if ``max_pdu`` is odd (PS3.8 §E.1).
+    Each has an even length, even if ``max_pdu`` is odd (PS3.8 §E.1).
     """
     size = max((max_pdu - 6) & ~1, 2)
     command = format_command(message.command, bool(message.data))
@@ -300,11 +301,11 @@ def fragments(message: Message, max_pdu: int) -> Iterator[bytes]:
 
 
 class MemoryBudget:
-    """Memory for incoming data sets, shared by associations, so that many large ones cannot exhaust it.
+    """A limit on the memory for incoming data sets, shared by associations.
 
-    ``take`` reserves bytes as fragments arrive; whoever is done with the data set gives them back. Example: with a
-    capacity of 8 data sets, a ninth peer that sends one at the same time has its data set discarded and is answered
-    0213, while the association goes on.
+    ``take`` reserves bytes as fragments arrive; the code that is done with a data set gives them back. Example: with
+    room for 8 data sets of the greatest size, a ninth that arrives at the same time is discarded and answered with
+    0213, and its association stays open.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -319,7 +320,7 @@ class MemoryBudget:
         return self._free
 
     def take(self, size: int) -> bool:
-        """Reserve bytes; False if there is no room for them."""
+        """Reserve bytes; False if not enough are free."""
         if size > self._free:
             return False
         self._free -= size
@@ -332,14 +333,14 @@ class MemoryBudget:
 
 @dataclass(slots=True)
 class Assembler:
-    """Assembles messages from fragments. It knows no sockets and no clock.
+    """Assembles messages from fragments, without sockets or a clock.
 
     Attributes:
         contexts: IDs of the accepted presentation contexts.
-        max_data_set: greatest size of a data set in bytes; a larger one is discarded as it comes.
-        memory: reserves the bytes of data sets. Whoever takes a complete message gives its bytes back.
-        skips_replies: a response is complete with its command set, and its data set is discarded as it comes. So
-            nobody waits for a data set that a peer announces but does not send, as pynetdicom does with empty ones.
+        max_data_set: greatest size of a data set in bytes; a larger one is discarded as it arrives.
+        memory: reserves the bytes of data sets. The receiver of a complete message gives its bytes back.
+        skips_replies: treat a response as complete after its command set, and discard its data set as it arrives. Some
+            peers announce a data set and never send it: pynetdicom does with empty ones.
     """
 
     contexts: Collection[int]
@@ -349,21 +350,21 @@ class Assembler:
     _context: int = 0
     _command: CommandSet | None = None
     _parts: bytearray = field(default_factory=bytearray)
-    _thrown_away: int = 0
+    _discarded: int = 0
     _is_skipping: bool = False  # the data set of a response
 
     @property
     def is_within(self) -> bool:
-        """True if a message has begun and not ended."""
+        """True if part of a message has arrived."""
         return self._command is not None or bool(self._parts)
 
     @property
     def awaits_data_set(self) -> bool:
-        """True if a command set announced a data set, and none of it has come."""
-        return self._command is not None and not self._parts and not self._thrown_away
+        """True if a command set announced a data set, and none of it has arrived."""
+        return self._command is not None and not self._parts and not self._discarded
 
     def without_data_set(self) -> Message:
-        """The message whose announced data set does not come; only while ``awaits_data_set``."""
+        """Complete the message without its announced data set; only while ``awaits_data_set``."""
         return self._complete(None)
 
     def feed(self, body: bytes) -> Iterator[Message]:
@@ -394,44 +395,44 @@ class Assembler:
             if not kind & _IS_COMMAND:
                 self._skip(kind, part)
                 return None
-            self._end_of_skipping()
+            self._stop_skipping()
         if self.is_within and context != self._context:
             raise Malformed("fragments of two messages are mixed")
         if bool(kind & _IS_COMMAND) == (self._command is not None):
             raise Malformed("command set and data set are mixed")
         self._context = context
-        self._keep(part)
+        self._append(part)
         if not kind & _IS_LAST:
             return None
         return self._end_of_command() if kind & _IS_COMMAND else self._complete(bytes(self._parts))
 
-    def _keep(self, part: bytes) -> None:
+    def _append(self, part: bytes) -> None:
         if self._command is None:
             if len(self._parts) + len(part) > _MAX_COMMAND:
                 raise Malformed("command set is too long")
             self._parts += part
         elif (
-            self._thrown_away
+            self._discarded
             or len(self._parts) + len(part) > self.max_data_set
             or not self.memory.take(len(part))
         ):
-            self._throw_away(part)
+            self._discard(part)
         else:
             self._parts += part
 
-    def _throw_away(self, part: bytes) -> None:
-        self._thrown_away += len(self._parts) + len(part)
+    def _discard(self, part: bytes) -> None:
+        self._discarded += len(self._parts) + len(part)
         self.close()
-        if self._thrown_away > self.max_data_set * _DISCARD_FACTOR:
+        if self._discarded > self.max_data_set * _DISCARD_FACTOR:
             raise Malformed("data set is far too large")
 
     def _skip(self, kind: int, part: bytes) -> None:
-        self._throw_away(part)
+        self._discard(part)
         if kind & _IS_LAST:
-            self._end_of_skipping()
+            self._stop_skipping()
 
-    def _end_of_skipping(self) -> None:
-        self._is_skipping, self._thrown_away = False, 0
+    def _stop_skipping(self) -> None:
+        self._is_skipping, self._discarded = False, 0
 
     def close(self) -> None:
         """Discard an incomplete message."""
@@ -449,9 +450,9 @@ class Assembler:
 
     def _complete(self, data: bytes | None) -> Message:
         assert self._command is not None
-        oversized = bool(self._thrown_away)
+        oversized = bool(self._discarded)
         message = Message(self._context, self._command, None if oversized else data, oversized)
         self._command = None
-        self._thrown_away = 0
+        self._discarded = 0
         self._parts.clear()
         return message

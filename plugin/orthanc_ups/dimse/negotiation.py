@@ -83,7 +83,7 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """An A-ASSOCIATE-RQ as it came; AE titles without padding."""
+    """An A-ASSOCIATE-RQ; AE titles without padding. ``rejection``: why it cannot be accepted, if so."""
 
     calling: str
     called: str
@@ -97,8 +97,8 @@ class Agreement:
 
     Attributes:
         contexts: accepted presentation contexts by ID.
-        max_pdu: greatest P-DATA-TF that the peer takes, in bytes after its header; 0 for any.
-        refused: in words why the peer did not accept the one context that was proposed to it.
+        max_pdu: greatest P-DATA-TF that the peer accepts, in bytes after its header; 0 for any.
+        refused: why the peer did not accept the only proposed context.
     """
 
     contexts: Mapping[int, Context]
@@ -119,11 +119,11 @@ def read_request(pdu: bytes) -> Request:
     """Parse an A-ASSOCIATE-RQ with its header.
 
     Raises:
-        ProtocolError: it is none.
+        ProtocolError: it cannot be parsed.
     """
     try:
         request = A_ASSOCIATE_RQ()  # type: ignore[no-untyped-call, unused-ignore]
-        request.decode(_understood(pdu, 68))
+        request.decode(_without_unsupported(pdu, 68))
         primitive = request.to_primitive()
         calling, called = (
             (primitive.calling_ae_title or "").strip(),
@@ -152,8 +152,8 @@ def objection_to(max_pdu: int) -> str | None:
     return f"maximum length of a PDU is {max_pdu} bytes, expected at least {_MIN_PDU}, or 0"
 
 
-def _understood(pdu: bytes, start: int) -> bytes:
-    """The PDU without items unknown to pynetdicom, which a receiver shall ignore (PS3.8 §9.3.1)."""
+def _without_unsupported(pdu: bytes, start: int) -> bytes:
+    """The PDU without items that pynetdicom does not support: a receiver shall ignore them (PS3.8 §9.3.1)."""
     items = [item for kind, item in _items(pdu[start + 6 :]) if kind in PDU_ITEM_TYPES]
     head = pdu[6 : start + 6]
     return pdu[:2] + struct.pack(">L", len(head) + sum(map(len, items))) + head + b"".join(items)
@@ -172,12 +172,12 @@ def _items(encoded: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def accept(request: Request, max_pdu: int, further: Iterable[str] = ()) -> tuple[Agreement, bytes]:
-    """Answer a request: what is agreed, and the A-ASSOCIATE-AC.
+    """Accept a request. Returns what was negotiated, and the A-ASSOCIATE-AC.
 
     Args:
-        request: as it came.
-        max_pdu: the greatest P-DATA-TF that the plugin takes, in bytes after its header.
-        further: UIDs of SOP classes beside those of UPS.
+        request: the association request.
+        max_pdu: the greatest P-DATA-TF that the plugin accepts, in bytes after its header.
+        further: UIDs of SOP classes in addition to those of UPS.
     """
     primitive = request.primitive
     roles = {
@@ -187,7 +187,9 @@ def accept(request: Request, max_pdu: int, further: Iterable[str] = ()) -> tuple
     }
     offered = primitive.presentation_context_definition_list
     results, answered_roles = negotiate_as_acceptor(offered, _supported(further), roles)
-    extended = _answered(primitive, {str(cx.abstract_syntax) for cx in results if cx.result == _ACCEPTED})
+    extended = _extended_answers(
+        primitive, {str(cx.abstract_syntax) for cx in results if cx.result == _ACCEPTED}
+    )
     answer = _associate(request.calling, request.called, max_pdu)
     answer.result = _ACCEPTED
     answer.result_source = 1
@@ -211,8 +213,8 @@ def _context(
     return context
 
 
-def _answered(primitive: A_ASSOCIATE, accepted: set[str]) -> dict[str, SOPClassExtendedNegotiation]:
-    """PS3.4 §K.5: the first two bytes are fixed, the others are granted as asked for.
+def _extended_answers(primitive: A_ASSOCIATE, accepted: set[str]) -> dict[str, SOPClassExtendedNegotiation]:
+    """PS3.4 §K.5: the first two bytes are fixed, the others are granted as proposed.
 
     Bytes 5 to 7 are those of the Query/Retrieve classes (PS3.4 C.5.1.1): empty and multiple value matching are granted.
     """
@@ -314,15 +316,15 @@ def request(calling: str, called: str, abstract: str, max_pdu: int, *, as_scp: b
 def read_answer(pdu: bytes, abstract: str, *, as_scp: bool = False) -> Agreement:
     """Parse an A-ASSOCIATE-AC with its header, the answer to ``request`` with the same arguments.
 
-    A peer that explicitly refuses the SCP role has not accepted the context; one that leaves role selection out is
-    taken to accept it (PS3.7 §D.3.3.4).
+    A peer that explicitly refuses the SCP role has not accepted the context; one that omits role selection is
+    assumed to accept it (PS3.7 §D.3.3.4).
 
     Raises:
-        ProtocolError: it is none.
+        ProtocolError: it cannot be parsed.
     """
     try:
         answer = A_ASSOCIATE_AC()  # type: ignore[no-untyped-call, unused-ignore]
-        answer.decode(_understood(pdu, 68))
+        answer.decode(_without_unsupported(pdu, 68))
         primitive = answer.to_primitive()
         results = primitive.presentation_context_definition_results_list
         contexts = {

@@ -19,8 +19,8 @@ from ..settings import OrthancSettings, Settings
 from .message import Rejection
 
 
-class Wish(Enum):
-    """The kinds of request that Orthanc's settings distinguish."""
+class Operation(Enum):
+    """The kinds of operation that Orthanc's settings distinguish."""
 
     ECHO = "C-ECHO"
     FIND = "C-FIND"
@@ -38,51 +38,51 @@ class Policy:
         resolver: Resolver,
         titles: AeTitles,
     ) -> None:
-        self._ours = settings.aet or orthanc_settings.dicom_aet
+        self._own_ae = settings.aet or orthanc_settings.dicom_aet
         self._orthanc_settings = orthanc_settings
         self._modalities = modalities
         self._resolver = resolver
         self._titles = titles
         self._always = {
-            Wish.ECHO: orthanc_settings.always_allow_echo,
-            Wish.FIND: orthanc_settings.always_allow_find_worklist,
-            Wish.UPS: False,
+            Operation.ECHO: orthanc_settings.always_allow_echo,
+            Operation.FIND: orthanc_settings.always_allow_find_worklist,
+            Operation.UPS: False,
         }
 
     async def rejection(self, calling: str, called: str, address: str) -> Rejection | None:
         """The rejection of an association, or None if it is accepted."""
-        if self._orthanc_settings.check_called_aet and not self._titles.same(called, self._ours):
-            return Rejection(1, 1, 7, f"called AE title {called}, expected {self._ours}")
+        if self._orthanc_settings.check_called_aet and not self._titles.same(called, self._own_ae):
+            return Rejection(1, 1, 7, f"called AE title {called}, expected {self._own_ae}")
         if any(self._always.values()):
             return None
-        stranger = await self._stranger(calling, address, await self._entries(calling))
-        return Rejection(1, 1, 3, stranger) if stranger else None
+        mismatch = await self._mismatch(calling, address, await self._entries(calling))
+        return Rejection(1, 1, 3, mismatch) if mismatch else None
 
-    def remembers(self, calling: str) -> bool:
-        """True if the AE title is in the cached list; Orthanc is not asked."""
+    def has_cached(self, calling: str) -> bool:
+        """True if the AE title is in the cached list, without a request to Orthanc."""
         return bool(self._modalities.by_ae_title(calling))
 
     async def knows(self, calling: str, address: str) -> bool:
-        """True if the AE is listed, with this host if hosts are checked."""
-        return await self._stranger(calling, address, await self._entries(calling)) is None
+        """True if the AE is in ``DicomModalities``, with this host if hosts are checked."""
+        return await self._mismatch(calling, address, await self._entries(calling)) is None
 
-    async def objection(self, wish: Wish, calling: str, address: str) -> str | None:
+    async def objection(self, operation: Operation, calling: str, address: str) -> str | None:
         """Why an AE may not do this, or None if it may."""
-        if self._always[wish]:
+        if self._always[operation]:
             return None
         entries = await self._entries(calling)
-        stranger = await self._stranger(calling, address, entries)
-        if stranger:
-            return stranger
-        if wish is Wish.UPS or await self._is_allowed(wish, entries, address):
+        mismatch = await self._mismatch(calling, address, entries)
+        if mismatch:
+            return mismatch
+        if operation is Operation.UPS or await self._is_allowed(operation, entries, address):
             return None
-        return f"{wish.value} is not allowed for {calling}"
+        return f"{operation.value} is not allowed for {calling}"
 
     async def _entries(self, calling: str) -> tuple[Modality, ...]:
-        """The AE's entries in the cached list; Orthanc is asked only if there are none."""
+        """The AE's entries, from the cached list if it has any, else from Orthanc."""
         return self._modalities.by_ae_title(calling) or await self._modalities.lookup(calling)
 
-    async def _stranger(self, calling: str, address: str, entries: tuple[Modality, ...]) -> str | None:
+    async def _mismatch(self, calling: str, address: str, entries: tuple[Modality, ...]) -> str | None:
         if not entries:
             return f"AE title {calling} is not in DicomModalities"
         if not self._orthanc_settings.check_modality_host:
@@ -92,9 +92,9 @@ class Policy:
                 return None
         return f"{address} is not the host of {calling}"
 
-    async def _is_allowed(self, wish: Wish, entries: tuple[Modality, ...], address: str) -> bool:
+    async def _is_allowed(self, operation: Operation, entries: tuple[Modality, ...], address: str) -> bool:
         """If an AE title has several entries, the entry with this host decides; otherwise all must agree."""
-        is_echo = wish is Wish.ECHO
+        is_echo = operation is Operation.ECHO
         allowed = {
             entry.host: entry.allow_echo if is_echo else entry.allow_find_worklist for entry in entries
         }
@@ -117,9 +117,10 @@ class _Answer:
 
 
 class Resolver:
-    """Looks up host names, each in a thread of its own, as dead names could block all of the loop's few threads.
+    """Looks up host names, each in a thread of its own: names that do not resolve could block all threads of a pool.
 
-    A name server that does not answer delays only those who wait for that name. Answers are cached for a minute.
+    A name server that does not respond delays only the callers that wait for that name. Answers are cached for a
+    minute.
     """
 
     def __init__(self) -> None:
@@ -127,7 +128,7 @@ class Resolver:
         self._running: dict[str, asyncio.Future[tuple[str, ...]]] = {}
 
     async def addresses(self, host: str) -> tuple[str, ...]:
-        """The IP addresses of a host, () if it has none. An IP address has itself."""
+        """The IP addresses of a host; () if it has none. An IP address is returned as it is."""
         if _is_address(host):
             return (host,)
         loop = asyncio.get_running_loop()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""An association that we opened: one request at a time, each answered before the next (PS3.7 §7.1, PS3.8 §9.2)."""
+"""An association opened by the plugin: each request is answered before the next is sent (PS3.7 §7.1, PS3.8 §9.2)."""
 
 from __future__ import annotations
 
@@ -33,29 +33,29 @@ from .message import (
 )
 from .negotiation import Agreement
 
-_MAX_REPLY: Final = 64 * 1024  # bytes of a reply's data set, which nothing that we ask for has
+_MAX_REPLY: Final = 64 * 1024  # bytes of a reply's data set; the requests sent here have replies without one
 _NUMBER: Final = struct.Struct("<H")
 _NUMBER_HEAD: Final = struct.pack("<HHL", 0, MESSAGE_ID, _NUMBER.size)
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedRequest:
-    """A request as PDUs that lack the Message ID only, so that what many are sent is encoded once.
+    """A request as PDUs without its Message ID, so that a report to many receivers is encoded once.
 
     Attributes:
         field: Command Field (0000,0100).
-        before, behind: the PDUs up to the Message ID, and from behind it.
+        before, after: the bytes of the PDUs before and after the Message ID.
     """
 
     field: int
     before: bytes
-    behind: bytes
+    after: bytes
 
     @classmethod
     def of(cls, context: int, command: CommandSet, data: bytes | None, max_pdu: int) -> Self:
-        """Encode for a peer that takes P-DATA-TF of at most ``max_pdu`` bytes behind their header, at least 128.
+        """Encode for a peer that takes P-DATA-TF of at most ``max_pdu`` bytes after the header, at least 128.
 
-        The Message ID stands within the first 104 bytes of the command set, and so in the first fragment.
+        The Message ID is within the first 104 bytes of the command set, and so in the first fragment.
         """
         message = Message(context, {**command, MESSAGE_ID: 0}, data)
         pdus = b"".join(data_pdu(fragment) for fragment in fragments(message, max_pdu))
@@ -64,19 +64,19 @@ class EncodedRequest:
 
     def numbered(self, number: int) -> bytes:
         """The PDUs with a Message ID."""
-        return self.before + _NUMBER.pack(number) + self.behind
+        return self.before + _NUMBER.pack(number) + self.after
 
 
 class Requestor:
-    """Our side of the association. It has no task: what arrives is read in the call that brings it.
+    """The requestor's side of an association. It has no task: bytes are processed in the callback that receives them.
 
     Attributes:
         agreement: what was negotiated.
-        max_sent: greatest P-DATA-TF that may be sent, in bytes behind its header.
+        max_sent: greatest P-DATA-TF that may be sent, in bytes after its header.
     """
 
     def __init__(self, wire: Wire, agreement: Agreement, max_pdu: int) -> None:
-        """``max_pdu`` is the greatest P-DATA-TF that we announced, in bytes behind its header."""
+        """``max_pdu`` is the greatest P-DATA-TF that was announced to the peer, in bytes after its header."""
         self.agreement = agreement
         self.max_sent = min(agreement.max_pdu or MAX_SENT, MAX_SENT)
         self._wire = wire
@@ -86,25 +86,25 @@ class Requestor:
         self._header: tuple[PduType, int] | None = None
         self._last_id = 0
         self._answer: asyncio.Future[Message] | None = None
-        self._field = 0  # Command Field of the answer that is waited for
+        self._field = 0  # Command Field of the awaited answer
         self._patience = 0.0
-        self._due = 0.0  # when the answer must have come, by the clock of the loop
+        self._due = 0.0  # deadline of the answer, by the loop's clock
         self._timer: asyncio.TimerHandle | None = None
         self._is_leaving = False
-        self._ended: str | None = None  # how the association ended, in words
+        self._ended: str | None = None  # how the association ended
         self._end_reached = asyncio.Event()
         wire.follow(self._arrived)
 
     @property
     def is_open(self) -> bool:
-        """False once either side has left."""
+        """False once either side has ended the association."""
         return self._ended is None and not self._is_leaving
 
     async def ask(self, request: EncodedRequest, patience: float) -> Message:
-        """Send a request and wait for its answer; not to be called twice at the same time.
+        """Send a request and wait for its answer. Only one call at a time.
 
         Raises:
-            Gone: the association has ended, or is aborted as there was no answer within ``patience`` seconds.
+            Gone: the association has ended, or was aborted because there was no answer within ``patience`` seconds.
         """
         if self._ended is not None:
             raise Gone(self._ended)
@@ -119,7 +119,7 @@ class Requestor:
         finally:
             self._answer = None
 
-    # --- the time for an answer: a timer lasts for many requests ---
+    # --- the deadline of an answer: one timer serves many requests ---
 
     def _expect_within(self, patience: float, loop: asyncio.AbstractEventLoop) -> None:
         self._patience, self._due = patience, loop.time() + patience
@@ -127,17 +127,17 @@ class Requestor:
             self._timer.cancel()
             self._timer = None
         if self._timer is None:
-            self._timer = loop.call_at(self._due, self._look_at_the_clock)
+            self._timer = loop.call_at(self._due, self._check_deadline)
 
-    def _look_at_the_clock(self) -> None:
+    def _check_deadline(self) -> None:
         self._timer = None
         if self._answer is None:
             return
         loop = asyncio.get_running_loop()
         if loop.time() < self._due:
-            self._timer = loop.call_at(self._due, self._look_at_the_clock)
+            self._timer = loop.call_at(self._due, self._check_deadline)
         else:
-            self._break_off(f"no answer within {self._patience:g} s")
+            self._abort_with(f"no answer within {self._patience:g} s")
 
     # --- what arrives ---
 
@@ -153,7 +153,7 @@ class Requestor:
             self._end(self._wire.ending)
 
     def _next(self) -> tuple[PduType, bytes] | None:
-        """The next PDU, if it is all there."""
+        """The next PDU, or None if it is not complete yet."""
         if self._header is None:
             if not self._wire.expects(HEADER_SIZE):
                 return None
@@ -186,7 +186,7 @@ class Requestor:
             raise ProtocolError(f"unexpected {kind.name}")
 
     def _take_message(self, message: Message) -> None:
-        """Whatever is not the answer that is waited for is ignored."""
+        """Hand over the awaited answer; any other message is ignored."""
         if message.data:
             self._memory.give(len(message.data))
         is_answer = message.field == self._field and message.number(RESPONDED_ID) == self._last_id
@@ -207,13 +207,13 @@ class Requestor:
             self._answer.set_exception(Gone(words))
         self._wire.shut()
 
-    def _break_off(self, words: str) -> None:
+    def _abort_with(self, words: str) -> None:
         if self._ended is None:
             self._wire.write(ABORT_BY_USER)
         self._end(words)
 
     async def release(self, patience: float) -> None:
-        """Wait for the answer of the peer at most ``patience`` seconds, then close (PS3.8 §7.2)."""
+        """Release the association, wait at most ``patience`` seconds for the answer, and close (PS3.8 §7.2)."""
         if self.is_open:
             self._is_leaving = True
             self._wire.write(RELEASE_RQ)

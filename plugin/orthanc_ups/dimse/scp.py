@@ -28,16 +28,16 @@ _MAX_REQUEST: Final = 256 * 1024  # bytes; 128 presentation contexts with 40 tra
 _LARGEST_DATA_SETS: Final = 8  # data sets of the greatest size that may arrive at the same time
 MORE_CONNECTIONS: Final = 512  # beyond associations: before their request, or being rejected
 CROWDED_HANDSHAKE: Final = 1.0  # seconds for a handshake above the maximum of associations
-_UNDECIDED: Final = Rejection(2, 3, 1, "Orthanc does not say in time whether it knows the AE")
+_UNDECIDED: Final = Rejection(2, 3, 1, "Orthanc did not say in time whether it knows the AE")
 _FULL: Final = Rejection(2, 3, 2, "too many associations")
 
 
 class DimseServer:
-    """The SCP, on the asyncio loop without threads.
+    """The SCP. It runs on the asyncio loop, without threads.
 
     Attributes:
-        memory: for incoming data sets.
-        memory_of_strangers: the same for AEs that are not in ``DicomModalities``.
+        memory: for incoming data sets of AEs that are in ``DicomModalities``.
+        memory_of_unlisted: for those of all other AEs.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class DimseServer:
             handshake=settings.association_handshake_timeout,
         )
         self.memory = MemoryBudget(settings.maximum_data_set_size * _LARGEST_DATA_SETS)
-        self.memory_of_strangers = MemoryBudget(settings.maximum_data_set_size)
+        self.memory_of_unlisted = MemoryBudget(settings.maximum_data_set_size)
         self._terms = Terms(
             settings.maximum_pdu_size,
             settings.maximum_data_set_size,
@@ -79,24 +79,24 @@ class DimseServer:
             settings.dimse_timeout,
             self.memory,
         )
-        self._terms_of_strangers = replace(self._terms, memory=self.memory_of_strangers)
+        self._terms_of_unlisted = replace(self._terms, memory=self.memory_of_unlisted)
         self._open: set[Association] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._leaving: set[asyncio.Task[None]] = set()
         self._is_stopped = False
 
     def serve(self, services: Services) -> None:
-        """Answer requests by these services from now on, on open associations too."""
+        """Answer requests with these services from now on, including those on open associations."""
         self._services = services
 
     @property
     def associations(self) -> int:
-        """How many associations are open."""
+        """The number of open associations."""
         return len(self._open)
 
     @property
     def port(self) -> int:
-        """The TCP port it listens on."""
+        """The TCP port."""
         return self._listener.port
 
     @property
@@ -136,17 +136,17 @@ class DimseServer:
             self._start(self._served(wire), wire, self._tasks)
 
     def _reject_at_once(self, wire: Wire) -> None:
-        """Reject at once. Unless there are too many of them, the peer gets time to read the rejection."""
+        """Reject before any request has arrived. The peer gets time to read it, unless too many are being rejected."""
         wire.write(_FULL.pdu)
         if len(self._leaving) < MORE_CONNECTIONS:
             self._start(wire.close(linger=True), wire, self._leaving)
         else:
             wire.shut()
 
-    def _start(self, work: Coroutine[Any, Any, None], wire: Wire, among: set[asyncio.Task[None]]) -> None:
+    def _start(self, work: Coroutine[Any, Any, None], wire: Wire, tasks: set[asyncio.Task[None]]) -> None:
         task = asyncio.create_task(work)
-        among.add(task)
-        task.add_done_callback(among.discard)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
         task.add_done_callback(lambda _: wire.drop())  # even if the task is cancelled before it has begun
 
     async def _served(self, wire: Wire) -> None:
@@ -162,9 +162,9 @@ class DimseServer:
             wire.write(abort_by_provider(error.reason))
             await wire.close(linger=True)
         except (OSError, EOFError, TimeoutError, Gone) as error:
-            _log.debug("connection of %s ended: %s", wire.address, str(error) or type(error).__name__)
+            _log.debug("Connection of %s ended: %s", wire.address, str(error) or type(error).__name__)
         except Exception:
-            _log.exception("association of %s failed", wire.address)
+            _log.exception("Association of %s failed", wire.address)
 
     async def _received_request(self, wire: Wire) -> Request:
         """The A-ASSOCIATE-RQ. Above the maximum of associations, peers get less time to send it."""
@@ -202,12 +202,12 @@ class DimseServer:
 
     async def _accepted(self, wire: Wire, request: Request) -> Association:
         agreement, answer = accept(request, self._settings.maximum_pdu_size, self._services.further)
-        # Unknown AEs that may only echo or query can send data sets before they are refused: from memory of their own.
-        terms = self._terms if self._policy.remembers(request.calling) else self._terms_of_strangers
+        # Unlisted AEs may be allowed to echo or query. Their data sets arrive before any refusal: from a budget apart.
+        terms = self._terms if self._policy.has_cached(request.calling) else self._terms_of_unlisted
         association = Association(wire, agreement, terms, request.calling, request.called)
         self._open.add(association)
         wire.write(answer)
-        _log.debug("association of %s at %s opened", request.calling, wire.address)
+        _log.debug("Association of %s at %s opened", request.calling, wire.address)
         return association
 
     async def _serve(self, association: Association) -> None:
@@ -220,9 +220,9 @@ class DimseServer:
             self._open.discard(association)
             noticing.cancel()
             await association.close()
-            _log.debug("association of %s ended", association.calling)
+            _log.debug("Association of %s ended", association.calling)
 
     async def _notice(self, association: Association) -> None:
-        """Tell delivery that a known AE is online; in the background, as Orthanc may answer slowly."""
+        """Report to delivery that a listed AE is reachable. A task of its own, because Orthanc may answer slowly."""
         if await self._policy.knows(association.calling, association.address):
             self._note_peer(association.calling)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Event reports over associations that we open: the channel ``dimse`` of delivery (PS3.4 CC.2.4, PS3.7 §10.1.1)."""
+"""Event reports on associations of its own: the channel ``dimse`` of delivery (PS3.4 CC.2.4, PS3.7 §10.1.1)."""
 
 from __future__ import annotations
 
@@ -67,8 +67,13 @@ _MEANINGS_OF_CLASSES: Final = MappingProxyType(
 
 
 @dataclass(slots=True)
-class _Line:
-    """State of one Receiving AE: its association while events flow; ``used_at`` by the clock of the loop."""
+class _Receiver:
+    """State of one Receiving AE.
+
+    Attributes:
+        association: kept open for some time after an event.
+        used_at: when it was last used, by the loop's clock.
+    """
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     association: Requestor | None = None
@@ -79,7 +84,7 @@ class _Line:
 
 @dataclass(frozen=True, slots=True)
 class _Report:
-    """An event as receivers with the same transfer syntax and greatest PDU are sent it."""
+    """An event, encoded for all receivers with the same context, transfer syntax and greatest PDU."""
 
     event: Event
     request: EncodedRequest
@@ -102,7 +107,7 @@ class DimseChannel:
     ) -> None:
         """``tls`` creates the context for modalities with ``UseDicomTls``; it may raise TlsError."""
         self._settings = settings
-        self._ours = settings.aet or orthanc_settings.dicom_aet
+        self._own_ae = settings.aet or orthanc_settings.dicom_aet
         self._timeout = orthanc_settings.dicom_scu_timeout or _DEFAULT_TIMEOUT
         self._modalities = modalities
         self._codec = codec
@@ -110,14 +115,14 @@ class DimseChannel:
         self._tls = tls
         self._fence = fence
         self._tls_context: ssl.SSLContext | None = None
-        self._lines: dict[str, _Line] = {}
+        self._receivers: dict[str, _Receiver] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._reports: dict[tuple[int, int, str, int], _Report] = {}
 
     @property
     def associations(self) -> int:
-        """How many associations are open."""
-        associations = (line.association for line in self._lines.values())
+        """The number of open associations."""
+        associations = (receiver.association for receiver in self._receivers.values())
         return sum(association is not None and association.is_open for association in associations)
 
     def serves(self, receiving_ae: str) -> bool:
@@ -125,39 +130,39 @@ class DimseChannel:
         return bool(self._modalities.by_ae_title(receiving_ae))
 
     async def deliver(self, receiving_ae: str, events: Sequence[Event]) -> int:
-        """Report events in order, each after the answer to the one before; how many were taken.
+        """Report events in order, each after the answer to the one before. Returns how many were accepted.
 
         Raises:
-            Unreachable: no connection, no association, no answer, or one that may be better later.
-            Refused: the first event will never be taken.
+            Unreachable: no connection, no association, no answer, or a transient failure.
+            Refused: the receiver will never accept the first event.
         """
-        line = self._lines.setdefault(receiving_ae, _Line())
-        async with line.lock:
+        receiver = self._receivers.setdefault(receiving_ae, _Receiver())
+        async with receiver.lock:
             try:
-                return await self._deliver_all(receiving_ae, line, events)
+                return await self._deliver_all(receiving_ae, receiver, events)
             finally:
-                self._schedule_hang_up(receiving_ae, line)
+                self._schedule_release(receiving_ae, receiver)
 
-    async def _deliver_all(self, receiving_ae: str, line: _Line, events: Sequence[Event]) -> int:
-        taken = 0
+    async def _deliver_all(self, receiving_ae: str, receiver: _Receiver, events: Sequence[Event]) -> int:
+        count = 0
         for event in events:
             try:
-                await self._deliver_one(receiving_ae, line, event)
+                await self._deliver_one(receiving_ae, receiver, event)
             except (Unreachable, Refused):
-                if taken:
+                if count:
                     break
                 raise
-            taken += 1
-        return taken
+            count += 1
+        return count
 
     async def echo(self, receiving_ae: str) -> float:
-        """C-ECHO to the AE on an association of its own; seconds from the first packet to the answer.
+        """Send C-ECHO to the AE on an association of its own. Returns the seconds that this took.
 
         Raises:
-            Unreachable: it did not succeed, in words.
+            Unreachable: it failed; the text says why.
         """
         loop = asyncio.get_running_loop()
-        begun = loop.time()
+        start = loop.time()
         association, _ = await self._opened(receiving_ae, VERIFICATION)
         command: CommandSet = {
             AFFECTED_CLASS: VERIFICATION,
@@ -168,7 +173,7 @@ class DimseChannel:
             status = _status_of(await association.ask(echo, self._settings.dimse_timeout))
             if status:
                 raise Unreachable(f"C-ECHO answered {_named(status)}")
-            return loop.time() - begun
+            return loop.time() - start
         except Gone as error:
             raise Unreachable(f"C-ECHO: {error}") from error
         finally:
@@ -178,36 +183,38 @@ class DimseChannel:
         """Release every association, within two seconds."""
         for task in list(self._tasks):
             task.cancel()
-        lines, self._lines = self._lines, {}
-        await asyncio.gather(*(self._hang_up(line) for line in lines.values()), return_exceptions=True)
+        receivers, self._receivers = self._receivers, {}
+        await asyncio.gather(
+            *(self._release(receiver) for receiver in receivers.values()), return_exceptions=True
+        )
 
     # --- one event ---
 
-    async def _deliver_one(self, receiving_ae: str, line: _Line, event: Event) -> None:
-        """Use the open association; if it turns out to be dead, try once more on a new one."""
-        was_kept = await self._connect(receiving_ae, line)
+    async def _deliver_one(self, receiving_ae: str, receiver: _Receiver, event: Event) -> None:
+        """Use the open association; if it turns out to have ended, try once more on a new one."""
+        is_reused = await self._connect(receiving_ae, receiver)
         try:
-            await self._report(line, event)
+            await self._report(receiver, event)
         except Gone as error:
-            await self._hang_up(line)
-            if not was_kept:
+            await self._release(receiver)
+            if not is_reused:
                 raise Unreachable(f"N-EVENT-REPORT not answered: {error}") from error
-            await self._deliver_one(receiving_ae, line, event)
+            await self._deliver_one(receiving_ae, receiver, event)
         except Unreachable:
-            await self._hang_up(line)
+            await self._release(receiver)
             raise
 
-    async def _report(self, line: _Line, event: Event) -> None:
-        association, modality = line.association, line.modality
+    async def _report(self, receiver: _Receiver, event: Event) -> None:
+        association, modality = receiver.association, receiver.modality
         assert association is not None
         assert modality is not None
         request = self._request(association, event)
         patience = modality.timeout or self._settings.dimse_timeout
-        self._fence()  # nothing is waited for between this and the first byte
-        _judge(_status_of(await association.ask(request, patience)))
+        self._fence()  # no await between this and the first byte
+        _check_status(_status_of(await association.ask(request, patience)))
 
     def _request(self, association: Requestor, event: Event) -> EncodedRequest:
-        """The N-EVENT-REPORT, which all receivers of the event share that agreed on the same."""
+        """The N-EVENT-REPORT, encoded once for all receivers that negotiated the same."""
         context = association.agreement.context_for(tags.EVENT) or _ONLY_CONTEXT
         syntax = association.agreement.contexts[context].syntax
         key = (event.sequence, context, syntax.uid, association.max_sent)
@@ -231,17 +238,17 @@ class DimseChannel:
 
     # --- associations ---
 
-    async def _connect(self, receiving_ae: str, line: _Line) -> bool:
-        """Ensure that the line has an association; True if it had one already."""
-        association = line.association
+    async def _connect(self, receiving_ae: str, receiver: _Receiver) -> bool:
+        """Ensure that the receiver has an association. Returns True if it already had one."""
+        association = receiver.association
         if (
             association
             and association.is_open
-            and line.modality in self._modalities.by_ae_title(receiving_ae)
+            and receiver.modality in self._modalities.by_ae_title(receiving_ae)
         ):
             return True
-        await self._hang_up(line)
-        line.association, line.modality = await self._opened(receiving_ae, tags.EVENT)
+        await self._release(receiver)
+        receiver.association, receiver.modality = await self._opened(receiving_ae, tags.EVENT)
         return False
 
     async def _opened(self, receiving_ae: str, abstract: str) -> tuple[Requestor, Modality]:
@@ -269,7 +276,7 @@ class DimseChannel:
             raise
 
     async def _negotiated(self, wire: Wire, modality: Modality, abstract: str) -> Requestor:
-        calling = modality.local_aet or self._ours
+        calling = modality.local_aet or self._own_ae
         max_pdu = self._settings.maximum_pdu_size
         as_scp = abstract == tags.EVENT
         wire.write(request(calling, modality.ae_title, abstract, max_pdu, as_scp=as_scp))
@@ -285,7 +292,7 @@ class DimseChannel:
         if objection:
             wire.write(ABORT_BY_USER)
             raise Unreachable(f"{_at(modality)} {objection}")
-        _log.debug("association to %s opened", _at(modality))
+        _log.debug("Association to %s opened", _at(modality))
         return Requestor(wire, agreement, max_pdu)
 
     async def _connected(self, modality: Modality) -> Wire:
@@ -313,34 +320,34 @@ class DimseChannel:
 
     # --- idle associations ---
 
-    def _schedule_hang_up(self, receiving_ae: str, line: _Line) -> None:
-        """A timer that runs already looks at ``used_at`` when it fires."""
+    def _schedule_release(self, receiving_ae: str, receiver: _Receiver) -> None:
+        """A timer that is already running checks ``used_at`` when it fires."""
         loop = asyncio.get_running_loop()
-        line.used_at = loop.time()
-        if line.idle_timer is None:
+        receiver.used_at = loop.time()
+        if receiver.idle_timer is None:
             idle = self._settings.event_association_idle_timeout
-            line.idle_timer = loop.call_later(idle, self._hang_up_idle, receiving_ae, line)
+            receiver.idle_timer = loop.call_later(idle, self._release_if_idle, receiving_ae, receiver)
 
-    def _hang_up_idle(self, receiving_ae: str, line: _Line) -> None:
-        line.idle_timer = None
-        if line.lock.locked():
+    def _release_if_idle(self, receiving_ae: str, receiver: _Receiver) -> None:
+        receiver.idle_timer = None
+        if receiver.lock.locked():
             return
         loop = asyncio.get_running_loop()
-        until = line.used_at + self._settings.event_association_idle_timeout
+        until = receiver.used_at + self._settings.event_association_idle_timeout
         if loop.time() < until:
-            line.idle_timer = loop.call_at(until, self._hang_up_idle, receiving_ae, line)
+            receiver.idle_timer = loop.call_at(until, self._release_if_idle, receiving_ae, receiver)
             return
-        if self._lines.get(receiving_ae) is line:
-            del self._lines[receiving_ae]
-        task = asyncio.create_task(self._hang_up(line))
+        if self._receivers.get(receiving_ae) is receiver:
+            del self._receivers[receiving_ae]
+        task = asyncio.create_task(self._release(receiver))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _hang_up(self, line: _Line) -> None:
-        association, line.association = line.association, None
-        if line.idle_timer:
-            line.idle_timer.cancel()
-            line.idle_timer = None
+    async def _release(self, receiver: _Receiver) -> None:
+        association, receiver.association = receiver.association, None
+        if receiver.idle_timer:
+            receiver.idle_timer.cancel()
+            receiver.idle_timer = None
         if association:
             with contextlib.suppress(Gone, OSError):
                 await association.release(_RELEASE_PATIENCE)
@@ -352,7 +359,7 @@ def _objection(agreement: Agreement, abstract: str) -> str | None:
         name = "UPS Event" if abstract == tags.EVENT else "Verification"
         return f"does not accept the {name} SOP Class: {agreement.refused or 'no answer to it'}"
     objection = objection_to(agreement.max_pdu)
-    return f"cannot be told anything: {objection}" if objection else None
+    return f"cannot be sent messages: {objection}" if objection else None
 
 
 def _status_of(answer: Message) -> int:
@@ -360,15 +367,15 @@ def _status_of(answer: Message) -> int:
     if status is None:
         raise Gone("the answer has no status")
     if status and answer.text(ERROR_COMMENT):
-        _log.debug("answered %04X: %s", status, answer.text(ERROR_COMMENT))
+        _log.debug("Answered %04X: %s", status, answer.text(ERROR_COMMENT))
     return status
 
 
-def _judge(status: int) -> None:
-    """Success and warnings mean taken (PS3.7 §10.1.1.1.8); a state of the receiver that may pass is no refusal.
+def _check_status(status: int) -> None:
+    """Raise Refused or Unreachable unless the event was accepted: success or a warning (PS3.7 §10.1.1.1.8).
 
-    Out of resources (A7xx), unable to process (Cxxx) and pending (FFxx) are statuses of other services that
-    receivers answer all the same; they say nothing about the event.
+    A transient failure is not a refusal. Out of resources (A7xx), unable to process (Cxxx) and pending (FFxx) are
+    statuses of other services that receivers nevertheless send; they say nothing about the event.
     """
     if status == 0 or status in _WARNINGS or status >> 12 == 0xB:
         return

@@ -64,7 +64,7 @@ from .message import (
     Value,
 )
 from .negotiation import FIND_CLASSES, UPS_CLASSES, VERIFICATION, Context
-from .policy import Policy, Wish
+from .policy import Operation, Policy
 
 _log = logging.getLogger("orthanc_ups.dimse")
 
@@ -75,7 +75,7 @@ _ABOUT_ATTRIBUTES: Final = frozenset({0x0105, 0x0106, 0x0107, 0x0116, 0x0120, 0x
 
 
 class Requesting(Protocol):
-    """The association of a request, as far as it is needed to answer."""
+    """The association of a request, as its answers need it."""
 
     calling: str
     called: str
@@ -91,16 +91,16 @@ class Requesting(Protocol):
         ...
 
     def is_canceled(self, message: Message) -> bool:
-        """True if C-CANCEL came for a request."""
+        """True if C-CANCEL has arrived for a request."""
         ...
 
     async def send(self, *messages: Message) -> None:
-        """Send answers. Raises Gone, or OSError, if the requester has left."""
+        """Send answers. Raises Gone or OSError if the association has ended."""
         ...
 
 
 class Exchange:
-    """A request on its association, with what its answers have in common.
+    """A request on its association, and how it is answered.
 
     Attributes:
         message: the request.
@@ -128,11 +128,11 @@ class Exchange:
 
     @property
     def is_canceled(self) -> bool:
-        """True if C-CANCEL came for this request."""
+        """True if C-CANCEL has arrived for this request."""
         return self._association.is_canceled(self.message)
 
     async def corrected_data_set(self) -> tuple[DataSet, tuple[str, ...]]:
-        """The data set, read leniently, and one sentence per correction, for a request whose answer can report them."""
+        """The data set, read leniently, and a sentence for each correction. The answer must report them."""
         corrections = self._codec.corrections()
         dataset = await self.data_set(corrections)
         return dataset, corrections.sentences
@@ -148,7 +148,7 @@ class Exchange:
     # --- answers ---
 
     async def send(self, *messages: Message) -> None:
-        """Send answers that are complete."""
+        """Send complete answers."""
         await self._association.send(*messages)
 
     async def answer(
@@ -178,7 +178,7 @@ class Exchange:
         await self._association.send(self._message(command, None))
 
     async def send_matches(self, code: int, identifiers: Iterable[DataSet]) -> None:
-        """Send some matches of C-FIND and wait until the peer has taken them; other associations get a turn."""
+        """Send some matches of C-FIND and wait until the peer has taken them, while other associations are served."""
         command = self._head(code, "")
         await self._association.send(*(self._message(command, identifier) for identifier in identifiers))
 
@@ -220,7 +220,7 @@ _SPELLED_TAG: Final = re.compile(r"(?:, (?=\())? ?\(([0-9A-F]{4},[0-9A-F]{4})\)"
 
 
 def comment_of(error: UpsError) -> str:
-    """What is wrong: as many tags of the attributes at fault as fit, then the first reason."""
+    """What is wrong: the tags of the attributes at fault, as many as fit, then the first reason."""
     if not error.faults:
         return shortened(error.detail)
     if error.faults[0].comment:
@@ -272,7 +272,7 @@ _PENDING_KEYS_UNSUPPORTED: Final = 0xFF01
 CANCELED: Final = 0xFE00
 """Status of a C-FIND that was canceled (PS3.4 Table CC.2.8-2)."""
 PENDING: Final = frozenset({_PENDING, _PENDING_KEYS_UNSUPPORTED})
-"""Statuses behind which more answers follow."""
+"""Statuses after which more answers follow."""
 _MATCHES_AT_ONCE: Final = 10
 
 _SERVICES: Final[Mapping[str, frozenset[CommandField]]] = MappingProxyType(
@@ -289,8 +289,8 @@ _SERVICES: Final[Mapping[str, frozenset[CommandField]]] = MappingProxyType(
 )
 """DIMSE services on a context of each SOP class (PS3.4 Table CC.2-1)."""
 
-_WISHES: Final[Mapping[int, Wish]] = MappingProxyType(
-    {CommandField.C_ECHO: Wish.ECHO, CommandField.C_FIND: Wish.FIND}
+_OPERATIONS: Final[Mapping[int, Operation]] = MappingProxyType(
+    {CommandField.C_ECHO: Operation.ECHO, CommandField.C_FIND: Operation.FIND}
 )
 _ACTIONS: Final[Mapping[str, frozenset[int]]] = MappingProxyType(
     {tags.PUSH: frozenset({2}), tags.WATCH: frozenset({2, 3, 4, 5}), tags.PULL: frozenset({1})}
@@ -308,12 +308,12 @@ _FIND_STATUSES: Final[Mapping[int, Status]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class FurtherService:
-    """A SOP class other than those of UPS, served by another part of the plugin.
+    """A SOP class in addition to those of UPS, such as MPPS.
 
     Attributes:
         fields: the DIMSE services on a context of it.
         classes: SOP Class UIDs that a message on the context may name.
-        serve: answers a request of an AE that may use UPS; refuses by raising UpsError.
+        serve: answers a request of an AE that may use UPS; raises UpsError to refuse it.
     """
 
     fields: frozenset[CommandField]
@@ -341,7 +341,7 @@ class Services:
     ) -> None:
         """Args:
         note_peer: called with the AE title of each C-ECHO.
-        zone: where matching keys without an offset belong.
+        zone: the time zone of matching keys without an offset.
         strict: ``Ups.Strict``.
         """
         self._strict = strict
@@ -361,14 +361,14 @@ class Services:
         }
 
     async def serve(self, exchange: Exchange) -> None:
-        """Answer a request, whatever it is. Raises Gone if the peer has left."""
+        """Answer any request. Raises Gone or OSError if the association has ended."""
         if exchange.field & RESPONSE:
             _log.debug("%s sent an unexpected response", exchange.calling)
             return
         try:
             self._check_service(exchange)
-            wish = _WISHES.get(exchange.field, Wish.UPS)
-            objection = await self._policy.objection(wish, exchange.calling, exchange.address)
+            operation = _OPERATIONS.get(exchange.field, Operation.UPS)
+            objection = await self._policy.objection(operation, exchange.calling, exchange.address)
             if objection:
                 raise UpsError(statuses.NOT_AUTHORIZED, objection)
             further = self.further.get(exchange.context.abstract)
@@ -380,10 +380,10 @@ class Services:
             raise
         except Exception:
             _log.exception("request %04X of %s failed", exchange.field, exchange.calling)
-            await exchange.refuse(_unforeseen(exchange))
+            await exchange.refuse(_internal_error(exchange))
 
     def _check_service(self, exchange: Exchange) -> None:
-        """The message may name any UPS class (PS3.4 CC.3.1), but the service must belong to that of the context."""
+        """Raise UpsError unless the context's SOP class has this service; the message may name any (PS3.4 CC.3.1)."""
         context, sop_class = exchange.context.abstract, exchange.sop_class
         is_find = exchange.field == CommandField.C_FIND
         further = self.further.get(context)
@@ -420,7 +420,7 @@ class Services:
 
     async def _set(self, exchange: Exchange) -> None:
         """N-SET (PS3.4 CC.2.6)."""
-        uid = _needed_instance(exchange)
+        uid = _required_instance(exchange)
         dataset, corrections = await exchange.corrected_data_set()
         attributes = dict(dataset)
         transaction = _transaction(attributes)
@@ -431,7 +431,7 @@ class Services:
 
     async def _get(self, exchange: Exchange) -> None:
         """N-GET (PS3.4 CC.2.7): the requested attributes, or all of them, but never Transaction UID."""
-        uid = _needed_instance(exchange)
+        uid = _required_instance(exchange)
         workitem = await self._worklist.retrieve(uid)
         requested = exchange.message.tags(ATTRIBUTE_LIST)
         attributes = _selected(workitem, requested)
@@ -446,7 +446,7 @@ class Services:
         if action_type not in _COMMANDS or action_type not in _ACTIONS[exchange.context.abstract]:
             detail = f"action type {action_type} is not one of SOP Class {exchange.context.abstract}"
             raise UpsError(statuses.NO_SUCH_ACTION, detail)
-        uid = _needed_instance(exchange)
+        uid = _required_instance(exchange)
         try:
             information = await exchange.data_set()
         except UpsError as error:
@@ -489,7 +489,7 @@ class Services:
 
 
 async def _sent(exchange: Exchange, pending: int, chunk: list[DataSet]) -> bool:
-    """Send a chunk of matches; False if C-CANCEL came. Other associations get a turn every few matches."""
+    """Send a chunk of matches, a few at a time. Returns False if C-CANCEL has arrived."""
     for start in range(0, len(chunk), _MATCHES_AT_ONCE):
         await exchange.send_matches(pending, chunk[start : start + _MATCHES_AT_ONCE])
         if exchange.is_canceled:
@@ -497,7 +497,7 @@ async def _sent(exchange: Exchange, pending: int, chunk: list[DataSet]) -> bool:
     return True
 
 
-def _needed_instance(exchange: Exchange) -> str:
+def _required_instance(exchange: Exchange) -> str:
     uid = exchange.instance
     if not is_uid(uid):
         detail = "Requested SOP Instance UID (0000,1001) is missing or not a UID"
@@ -515,9 +515,9 @@ def _transaction(attributes: DataSet) -> str | None:
 
 
 def _selected(workitem: DataSet, requested: tuple[str, ...]) -> DataSet:
-    """The attributes that are asked for; empty if the UPS IOD has them and the workitem does not.
+    """The requested attributes; those of the UPS IOD that the workitem lacks are empty.
 
-    As in C-FIND, dates and times come with the Timezone Offset From UTC that holds for them (PS3.3 §C.12.1.1.8), and
+    As in C-FIND, dates and times come with their Timezone Offset From UTC (PS3.3 §C.12.1.1.8), and
     private attributes with their creators (PS3.5 §7.8.1).
     """
     if not requested:
@@ -547,7 +547,7 @@ def _refusal(exchange: Exchange, error: UpsError) -> Refusal:
     )
 
 
-def _unforeseen(exchange: Exchange) -> UpsError:
+def _internal_error(exchange: Exchange) -> UpsError:
     is_find = exchange.field == CommandField.C_FIND
     return UpsError(statuses.OUT_OF_RESOURCES if is_find else statuses.PROCESSING_FAILURE, "internal error")
 
@@ -567,10 +567,11 @@ _NAMES: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """An N-ACTION, decoded but not yet understood.
+    """A decoded N-ACTION, not yet validated.
 
-    ``lenient``: arguments of other actions are ignored, and those of text VRs may have any of these. A filter
-    matches by ``mechanisms``.
+    Attributes:
+        mechanisms: the extended matching that a filtered subscription uses.
+        lenient: ignore arguments of other actions, and accept any text VR for arguments that have a text VR.
     """
 
     requester: Requester
@@ -581,7 +582,7 @@ class Action:
 
 
 def _change_state(action: Action) -> Command:
-    """The rules judge both values: other spellings of a state, and an invalid Transaction UID (C301)."""
+    """Both values go to the core unchecked: it accepts other spellings of a state, and answers C301 for a bad UID."""
     _check_rest(action, (tags.STATE, tags.TRANSACTION_UID))
     state = _single_value(action, tags.STATE)
     if state is None:
@@ -597,7 +598,7 @@ def _request_cancel(action: Action) -> Command:
 
 
 def _subscribe(action: Action) -> Command:
-    receiving_ae, lock = _together(partial(_needed, action, tags.RECEIVING_AE), partial(_lock, action))
+    receiving_ae, lock = _read_all(partial(_required, action, tags.RECEIVING_AE), partial(_lock, action))
     own = (tags.RECEIVING_AE, tags.DELETION_LOCK)
     if action.uid != tags.FILTERED_SUBSCRIPTION:
         _check_rest(action, own, keys=True)
@@ -609,7 +610,7 @@ def _subscribe(action: Action) -> Command:
 
 
 def _lock(action: Action) -> str:
-    lock = _needed(action, tags.DELETION_LOCK)
+    lock = _required(action, tags.DELETION_LOCK)
     if action.lenient:
         lock = lock.upper()
     if lock not in ("TRUE", "FALSE"):
@@ -619,18 +620,18 @@ def _lock(action: Action) -> str:
 
 def _unsubscribe(action: Action) -> Command:
     _check_nothing_else(action)
-    return Unsubscribe(action.requester, action.uid, _needed(action, tags.RECEIVING_AE))
+    return Unsubscribe(action.requester, action.uid, _required(action, tags.RECEIVING_AE))
 
 
 def _suspend(action: Action) -> Command:
     _check_nothing_else(action)
-    return Suspend(action.requester, action.uid, _needed(action, tags.RECEIVING_AE))
+    return Suspend(action.requester, action.uid, _required(action, tags.RECEIVING_AE))
 
 
 _COMMANDS: Final[Mapping[int, Callable[[Action], Command]]] = MappingProxyType(
     {1: _change_state, 2: _request_cancel, 3: _subscribe, 4: _unsubscribe, 5: _suspend}
 )
-"""The function that makes the command of an N-ACTION, by Action Type ID.
+"""The function that builds the command of an N-ACTION, by Action Type ID.
 
 Each raises UpsError: 0114 for an argument that the action does not have, 0115 for a missing or wrong one, 0212 for
 one with a wrong VR.
@@ -644,26 +645,26 @@ def _check_rest(action: Action, own: Collection[str], *, keys: bool = False) -> 
 
 
 def _check_nothing_else(action: Action) -> None:
-    """Leniently, extra arguments of Unsubscribe and Suspend are ignored: a Deletion Lock, the former filter."""
+    """Extra arguments of Unsubscribe and Suspend, such as a Deletion Lock, are refused only in strict mode."""
     if not action.lenient:
         _check_rest(action, (tags.RECEIVING_AE,))
 
 
-def _together(*readers: Callable[[], str]) -> list[str]:
-    """The value that each reader returns; one refusal names all arguments at fault."""
-    read: list[str] = []
+def _read_all(*readers: Callable[[], str]) -> list[str]:
+    """The values of all readers. Raises one UpsError that names every argument at fault."""
+    arguments: list[str] = []
     faults: list[Fault] = []
     for reader in readers:
         try:
-            read.append(reader())
+            arguments.append(reader())
         except UpsError as error:
             faults += error.faults
     if faults:
         raise refusal_of(faults)
-    return read
+    return arguments
 
 
-def _needed(action: Action, tag: str) -> str:
+def _required(action: Action, tag: str) -> str:
     value = _optional(action, tag)
     if value is None:
         raise _missing(action, tag)
@@ -675,7 +676,7 @@ def _missing(action: Action, tag: str) -> UpsError:
 
 
 def _optional(action: Action, tag: str) -> str | None:
-    """The one valid value of an argument, or None if it is absent or empty."""
+    """The value of an argument, or None if it is absent or empty. Raises UpsError if it is invalid."""
     value, vr = _single_value(action, tag), _NAMES[tag][0]
     if value is not None and not REPRESENTATIONS[vr].valid(value):
         raise _bad_argument(tag, f"is not valid: expected {REPRESENTATIONS[vr].form}")
@@ -683,7 +684,7 @@ def _optional(action: Action, tag: str) -> str | None:
 
 
 def _single_value(action: Action, tag: str) -> str | None:
-    """The one value of an argument, valid or not, or None if it is absent or empty."""
+    """The value of an argument, valid or not, or None if it is absent or empty. Raises UpsError if it has several."""
     vr, _ = _NAMES[tag]
     element = action.information.get(tag)
     if element is None:

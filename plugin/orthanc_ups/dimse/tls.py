@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""TLS as Orthanc's ``DicomTls…`` settings say, for both roles (PS3.15 Annex B)."""
+"""TLS contexts from Orthanc's ``DicomTls…`` settings, for both roles (PS3.15 Annex B)."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _VERSIONS: Final[Mapping[int, ssl.TLSVersion]] = MappingProxyType(
 
 
 class TlsError(Exception):
-    """The certificates cannot be used; the text names the setting and the file."""
+    """The TLS settings cannot be used; the text names the setting and the file."""
 
 
 def server_context(orthanc_settings: OrthancSettings) -> ssl.SSLContext | None:
-    """For the plugin's port; None without ``DicomTlsEnabled``.
+    """The context for the plugin's port; None without ``DicomTlsEnabled``.
 
     Raises:
         TlsError: a certificate, key or cipher list cannot be used.
@@ -39,7 +39,7 @@ def server_context(orthanc_settings: OrthancSettings) -> ssl.SSLContext | None:
 
 
 def client_context(orthanc_settings: OrthancSettings) -> ssl.SSLContext:
-    """For associations to a modality with ``UseDicomTls``.
+    """The context for associations to modalities with ``UseDicomTls``.
 
     Host names are not checked, as in Orthanc: DICOM certificates name systems, not hosts.
 

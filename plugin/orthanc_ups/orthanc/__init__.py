@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Orthanc as the plugin sees it: the SDK, its REST API over loopback, modalities, log, and quirks of the process."""
+"""What the plugin uses of Orthanc: SDK, REST API over loopback, modalities and log; and workarounds for its process."""

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Lets the process of Orthanc end with its own exit code, in spite of a double free in Orthanc's Python plugin.
+"""Lets the process of Orthanc end with its own exit code, despite a double free in Orthanc's Python plugin.
 
 Seen with version 7.1 of that plugin on Orthanc 1.13.0 (not with 5.0 on 1.12.7), with a script of ten lines as well: a
 change that Orthanc delivers after ORTHANC_STOPPED has been handled stays in the plugin's queue. The plugin's
 finalization deletes what is in the queue, and the destructor of the queue deletes it again when the library is
 unloaded. glibc then aborts ("corrupted size vs. prev_size while consolidating", exit code -6). Any write to Orthanc
-during its stop has this effect, not only ours.
+during its stop has this effect, not only this plugin's.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Adds the Python packages of a release archive to the path, and names missing ones in one line at the start."""
+"""Adds the Python packages of a release archive to the path, and logs missing ones in one line at the start."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def ensure(
         release: the folder that contains the plugin's folder.
 
     Raises:
-        SystemExit: something is missing, as ``error`` has been told. It ends Orthanc's start.
+        SystemExit: something is missing, which ``error`` has logged. It ends Orthanc's start.
     """
     if sys.version_info < _OLDEST:
         error(f"UPS: Orthanc's Python is {_VERSION}, expected 3.11 or later")

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The file descriptors of the process, which Orthanc, its plugins and our connections share.
+"""The file descriptors of the process, which Orthanc, its plugins and the connections to this plugin share.
 
-Without a free descriptor nothing in the process can open a file or a connection. So connections to our ports may take
-only what the limit leaves after a reserve for Orthanc.
+Without a free descriptor nothing in the process can open a file or a connection. Connections to the plugin's ports may
+therefore use only what the limit leaves after a reserve for Orthanc.
 
 The default soft limit of Debian and systemd, 1,024, protects programs that call select(2), which ends the process or
 writes to memory that is not its own for a descriptor of 1,024 or more (FD_SETSIZE). DCMTK and civetweb, as Debian
 builds them for Orthanc 1.12.7 and 1.13.0, import poll(2) and not select(2), but another build, plugin or script may
-call it. So the limit is raised only as far as our own connections need, and they use the descriptors from 1,024 on. The
-lower ones remain for everybody else, as before.
+call it. So the limit is raised only as far as the plugin's own connections need, and they use the descriptors from
+1,024 on. The lower ones remain for everything else, as before.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _log = logging.getLogger("orthanc_ups")
 SELECTABLE: Final = 1024
 """FD_SETSIZE: select(2) cannot wait for this descriptor and greater ones."""
 RESERVE: Final = 320
-"""For Orthanc: its HTTP threads, associations, files and database, and our own connections to it and to receivers."""
+"""For Orthanc: its HTTP threads, associations, files and database, and connections to it and to receivers."""
 _MINIMUM_CAPACITY: Final = 16
 
 
 class Descriptors:
-    """How many connections to our ports the process can have."""
+    """How many connections to the plugin's ports the process can have."""
 
     def __init__(self, limit: int, reserve: int = RESERVE) -> None:
         """``limit``: the soft limit. If it is very low, Orthanc's reserve is half of it."""
@@ -62,7 +62,7 @@ class Descriptors:
         return descriptors
 
     def share(self) -> Share:
-        """The share of another port."""
+        """A new share, for one port."""
         share = Share(self)
         self._shares.append(share)
         return share
@@ -79,10 +79,10 @@ class Descriptors:
 
 
 class Share:
-    """What one port may take: at most three quarters of the whole, so that no port can starve another.
+    """What one port may use: at most three quarters of the capacity, so that no port can starve another.
 
     Attributes:
-        maximum: that number of connections.
+        maximum: the greatest number of connections.
     """
 
     def __init__(self, descriptors: Descriptors) -> None:
@@ -92,7 +92,7 @@ class Share:
 
     @property
     def counted(self) -> int:
-        """At least ``in_use``, as connections that were closed since may be included; takes no time."""
+        """An upper bound of ``in_use`` that takes no time: closed connections may be included."""
         return len(self._sockets)
 
     @property
@@ -104,7 +104,7 @@ class Share:
     def take(self, connection: socket.socket) -> socket.socket | None:
         """Count a connection until it is closed, and return it with a descriptor from ``SELECTABLE`` on, if possible.
 
-        Returns None if there are too many connections; then the caller has to close this one.
+        Returns None if there are too many connections; the caller must then close this one.
         """
         if (self.counted >= self.maximum and self.in_use >= self.maximum) or self._descriptors.is_full:
             return None

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Identifies a DICOM file, for a callback that sees every instance of a hospital on a thread with a small stack.
+"""Identifies a DICOM file, in a callback that gets every instance of a hospital, on a thread with a small stack.
 
 An ordinary file (PS3.5 §7, PS3.10 §7) is identified by its first elements, and nothing after Patient ID is read. DCMTK,
 with which Orthanc reads, also accepts files whose elements are out of order, without meta information, in another
-encoding than declared, and more. These are not parsed but searched as a whole for the values that matter.
+encoding than declared, and more. These files are not parsed, but searched as a whole for the values that matter.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _SHORT_VRS: Final = frozenset({b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", 
 _HEAD: Final = 65_536  # bytes of a deflated data set that are inflated to identify it
 _MAXIMUM_ELEMENTS: Final = 1_000  # before Patient ID in an ordinary file
 _CHUNK: Final = 1 << 20
-MAXIMUM_INFLATED: Final = 1 << 30  # bytes; nobody sends a larger data set deflated
+MAXIMUM_INFLATED: Final = 1 << 30  # bytes; larger data sets are not sent deflated
 _LONGEST_VALUE: Final = 256
 _LONGEST_HEADER: Final = 16  # bytes: tag, VR and length
 _OVERLAP: Final = 4_096  # bytes
@@ -181,7 +181,7 @@ class Search:
     """Searches a file for elements whose value has a certain prefix, at any position and in any encoding.
 
     It does not distinguish elements inside sequences from those of the instance itself: that would need a parser with
-    all the peculiarities of DCMTK. So it is used for files that are not ordinary only.
+    all the peculiarities of DCMTK. It is therefore used only for files that are not ordinary.
     """
 
     def __init__(self, values: Mapping[int, Iterable[str]]) -> None:

@@ -25,7 +25,8 @@ _STANDARD: Final = 2  # file descriptors up to this one are standard input, outp
 def ensure(warn: Callable[[str], object], process: Path = Path("/proc/self")) -> None:
     """Call before anything else when the script loads; does not return if it was loaded in this process before.
 
-    ``process`` is its folder in proc(5). Raises SystemExit, which ends Orthanc, if the process cannot be replaced.
+    ``process``: the folder of this process in proc(5). Raises SystemExit, which ends Orthanc, if the process cannot be
+    replaced.
     """
     if os.environ.pop(MARK, "") == str(os.getpid()):
         warn("UPS: Orthanc was reset; restarting it, as Python cannot load its modules twice in one process")

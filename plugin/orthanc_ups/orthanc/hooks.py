@@ -50,14 +50,14 @@ _NOT_DICOM: Final = b"A worklist can only be changed through its services, not b
 
 @dataclass(frozen=True, slots=True)
 class OwnInstances:
-    """The instances in which the plugin keeps the worklist, and which nobody else may upload.
+    """The instances in which the plugin stores the worklist, and which no client may upload.
 
     Attributes:
         patient_id: Patient ID of all of them, which no other instance may have.
         uid_prefix: prefix of their SOP Instance UIDs.
-        has_uid: whether a SOP Instance UID is one of theirs.
+        has_uid: whether a SOP Instance UID belongs to one of them.
         is_announced: whether the plugin itself is uploading this SOP Instance UID now; valid once per announcement.
-        has_orthanc_id: whether an Orthanc identifier is that of one of them, or of their series, study or patient.
+        has_orthanc_id: whether an Orthanc identifier belongs to one of them, or to their series, study or patient.
     """
 
     patient_id: str
@@ -72,10 +72,10 @@ class SiteCallbacks:
     """Callbacks of a site's own script, of the kinds that Orthanc has only once. Their exceptions reach Orthanc.
 
     Attributes:
-        on_change: called for each change, after ours.
+        on_change: called for each change, after the plugin's callback.
         received_instance: decides about each instance that the plugin does not refuse.
         c_store_filter: decides about each C-STORE that the plugin does not refuse.
-        worklist: adds answers to each worklist query, after ours.
+        worklist: adds answers to each worklist query, after the plugin's.
     """
 
     on_change: ChangeCallback | None = None
@@ -88,9 +88,7 @@ _NO_CALLBACKS: Final = SiteCallbacks()
 
 
 def _substitute() -> bytes:
-    """A new instance that replaces a refused one; Orthanc answers an instance that it has with 0000, without the
-    filter.
-    """
+    """A new instance, in place of a refused one: to a duplicate, Orthanc would answer 0000 without the filter."""
     uid = f"2.25.{uuid.uuid4().int}"
     meta = (
         _element(2, 2, b"UI", _RAW_DATA) + _element(2, 3, b"UI", uid) + _element(2, 16, b"UI", _EXPLICIT_VR)
@@ -112,11 +110,11 @@ def _element(group: int, number: int, vr: bytes, text: str) -> bytes:
 
 
 class UploadGuard:
-    """Refuses uploads of UPS instances, and of instances that would mix with our own.
+    """Refuses uploads of UPS instances, and of instances that would mix with the plugin's own.
 
-    The sender learns of a refusal: by 0122 for C-STORE, 400 for REST, the Failed SOP Sequence (0110) for STOW; a file
-    in a ZIP archive is skipped. Anything else is accepted unchanged, even if this guard fails, or left to the site's
-    callbacks.
+    The sender is notified of a refusal: 0122 for C-STORE, 400 for REST, the Failed SOP Sequence (0110) for STOW; a file
+    in a ZIP archive is skipped. Anything else is left to the site's callbacks or accepted unchanged, even if this guard
+    fails.
 
     Attributes:
         refusals: the number of refused uploads.
@@ -153,7 +151,7 @@ class UploadGuard:
         return answer
 
     def _verdict(self, dicom: bytes, origin: int) -> tuple[int, bytes | None] | None:
-        """What to do with an instance that is refused or our own; None for any other."""
+        """What to do with an instance that is refused or the plugin's own; None for any other."""
         try:
             return self._judged(dicom, origin)
         except Exception:
@@ -161,7 +159,7 @@ class UploadGuard:
             return None
 
     def _is_harmless(self, dicom: bytes) -> bool:
-        """True if it contains nothing that could be refused, as nearly all images; then it is not parsed."""
+        """True if it contains nothing that could be refused, as almost all images. It is then not parsed."""
         return len(dicom) <= _SEARCHED_AS_A_WHOLE and not any(word in dicom for word in self._words)
 
     def _judged(self, dicom: bytes, origin: int) -> tuple[int, bytes | None] | None:
@@ -223,7 +221,7 @@ class _Once:
 
 
 class ChangeForwarder:
-    """Passes on the few changes that matter to us. Orthanc calls it on a thread of its own, after the change."""
+    """Forwards the few changes that the plugin needs. Orthanc calls it on a thread of its own, after the change."""
 
     def __init__(
         self,
@@ -244,10 +242,10 @@ class ChangeForwarder:
             orthanc: the module.
             own: the instances of the plugin.
             soon: runs a function on the loop, from any thread, and never raises (``LoopThread.call_soon``).
-            shelves_deleted: called on the loop after deletions of our instances, once for several.
+            shelves_deleted: called on the loop after deletions of the plugin's instances, once for several.
             modalities_changed: called on the loop when ``DicomModalities`` were changed at run time.
             started: called on Orthanc's thread; may block for a moment.
-            stopped: called on Orthanc's thread; must not return before our threads have ended.
+            stopped: called on Orthanc's thread; must not return before the plugin's threads have ended.
             rules: called for every change, before the site's callback; must be quick.
             site: its ``on_change`` is called for every change, last.
         """

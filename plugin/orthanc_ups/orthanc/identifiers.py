@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""How Orthanc names its resources."""
+"""Orthanc's identifiers of its resources."""
 
 from __future__ import annotations
 

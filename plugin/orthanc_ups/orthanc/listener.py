@@ -2,7 +2,7 @@
 """A TCP port that stays open: when there are no free file descriptors, and when its socket is lost.
 
 asyncio's own server logs a failed accept(2) once per slot of its backlog, and has no limit that several ports
-share. So connections are accepted here and then handed to asyncio.
+share. Therefore connections are accepted here and then passed to asyncio.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from .logs import Seldom
 
 _log = logging.getLogger("orthanc_ups")
 _BACKLOG: Final = 1024  # connections that wait in the kernel
-_AT_ONCE: Final = 64  # of them that are accepted before the loop serves others
+_AT_ONCE: Final = 64  # connections that are accepted before the loop runs other tasks
 ACCEPT_AGAIN: Final = 0.5  # seconds
 LOOK_EVERY: Final = 2.0  # seconds
 _LOST: Final = (errno.EBADF, errno.EINVAL, errno.ENOTSOCK)
 
 
 class TcpListener:
-    """Listens on one port and creates a protocol for each connection. Lives on the loop."""
+    """Listens on one port, on the loop, and creates a protocol for each connection."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class TcpListener:
         """Prepare, without listening.
 
         Args:
-            name: of the service, for the log.
+            name: the name of the service, for the log.
             address: host (None: every address of this machine) and port.
             protocol: creates the asyncio protocol for a connection.
             share: its share of the process's file descriptors.
@@ -86,7 +86,7 @@ class TcpListener:
 
     async def _open(self) -> None:
         loop = asyncio.get_running_loop()
-        # asyncio knows how to bind every address of a host; it does not accept connections here.
+        # asyncio binds every address of a host, but does not accept connections here.
         server = await loop.create_server(self._protocol, *self._address, start_serving=False)
         self._sockets = [_duplicate(bound) for bound in server.sockets]
         server.close()
@@ -96,7 +96,7 @@ class TcpListener:
             loop.add_reader(listening, self._accept, listening)
 
     async def close(self) -> None:
-        """Accept no more connections; open ones stay open."""
+        """Stop accepting connections; open ones stay open."""
         if self._watching is not None:
             self._watching.cancel()
         self._shut()
@@ -114,7 +114,7 @@ class TcpListener:
         self._sockets = []
 
     async def _watch(self) -> None:
-        """Open the port again whenever it has been closed by anything but ``close``."""
+        """Reopen the port whenever anything but ``close`` has closed it."""
         while True:
             await asyncio.sleep(LOOK_EVERY)
             if self.is_open:
@@ -187,7 +187,7 @@ class TcpListener:
 
 
 def aborter(transport: asyncio.BaseTransport) -> Callable[[], None]:
-    """A function that ends a connection at once, whatever is still to be sent. To be made while the connection is open.
+    """A function that ends a connection at once, even with unsent data. Call this while the connection is open.
 
     ``transport.abort()`` is not enough over TLS: a transport that is closed twice, as easily happens between aiohttp
     and this package, forgets its connection. Then ``abort`` does nothing, or raises AttributeError (CPython 3.11.2),

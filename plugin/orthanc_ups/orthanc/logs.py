@@ -35,8 +35,8 @@ class LogSink(Protocol):
 class OrthancHandler(logging.Handler):
     """Passes records to Orthanc's log at the matching level, one line each and in order.
 
-    Records up to INFO are made for every change, so those made on the loop are gathered for a moment before they are
-    logged. A record of a higher level is logged at once, after the gathered ones.
+    Every change makes records up to INFO, so those made on the loop are gathered for a moment before they are logged. A
+    record of a higher level is logged at once, after the gathered ones.
     """
 
     def __init__(self, sink: LogSink) -> None:
@@ -87,9 +87,9 @@ class OrthancHandler(logging.Handler):
 
 
 def attach(sink: LogSink) -> OrthancHandler:
-    """Send our records from INFO on, and errors of the libraries, to Orthanc's log.
+    """Send the plugin's records from INFO on, and errors of the libraries, to Orthanc's log.
 
-    Warnings of pydicom are ignored: it warns of every odd value that a peer sends, so a stranger could fill the log.
+    Warnings of pydicom are ignored: it warns about every odd value that a peer sends, so any peer could fill the log.
     """
     warnings.filterwarnings("ignore", module="pydicom")
     _skip_unused_details()
@@ -115,7 +115,7 @@ def _skip_unused_details() -> None:
 
 
 def _nowhere(*_: object, **__: object) -> tuple[str, int, str, str | None]:
-    """Stands for ``findCaller``: Orthanc's log does not show the line of Python, and finding it takes 20 µs."""
+    """Replaces ``findCaller``: Orthanc's log does not show Python's file and line, and finding them takes 20 µs."""
     return "", 0, "", None
 
 

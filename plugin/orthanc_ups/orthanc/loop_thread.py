@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The thread with the asyncio loop that owns all state."""
+"""A thread with an asyncio loop: one owns all state of the worklist, another the lease of a cluster."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class LoopThread:
             self._clean_up()
 
     def _clean_up(self) -> None:
-        """Cancel what still runs, so that nothing is alive when Python is finalized."""
+        """Cancel all tasks, so that none is left when Python is finalized."""
         pending = asyncio.all_tasks(self.loop)
         for task in pending:
             task.cancel()

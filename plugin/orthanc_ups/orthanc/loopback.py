@@ -26,7 +26,7 @@ _KEEP_ALIVE: Final = 1.0  # seconds, of Orthanc's KeepAliveTimeout
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer of Orthanc: ``etag`` is without quotes, "" if there is none."""
+    """A response of Orthanc. ``etag`` is without quotes, "" if there is none."""
 
     status: int
     body: bytes
@@ -92,14 +92,14 @@ class Loopback:
         timeout: float = 30.0,
         client_certificate: str = "",
     ) -> None:
-        """Prepare, without connecting.
+        """Prepare, without connecting. Raises ValueError if ``url`` is not on a loopback address.
 
         Args:
-            url: base URL; must be a loopback address, as certificates are not checked.
+            url: base URL, on a loopback address: certificates are not checked.
             authorization: value of the Authorization header, from ``GenerateRestApiAuthorizationToken()``.
-            connections: maximum number of simultaneous requests; more wait.
+            connections: maximum number of simultaneous requests; further ones wait.
             keep: seconds for which an idle connection is reused; below Orthanc's ``KeepAliveTimeout``.
-            timeout: seconds without a byte from Orthanc after which a request counts as lost.
+            timeout: seconds without a byte from Orthanc, after which a request counts as lost.
             client_certificate: file with certificate and key to present, if Orthanc asks for one.
         """
         self._base = url.rstrip("/")
@@ -125,7 +125,7 @@ class Loopback:
     async def request(
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> Reply:
-        """Send one request and return the answer, whatever its status. ``path`` is percent-encoded.
+        """Send one request and return the response, whatever its status. ``path`` is percent-encoded.
 
         Raises:
             StoreUnavailable: there was no answer; ``certain`` if the request cannot have had an effect.
@@ -163,7 +163,7 @@ class Loopback:
         )
 
     def _tls(self) -> ssl.SSLContext:
-        # Orthanc's certificate is for the names by which others know it.
+        # Orthanc's certificate is for its public names, not for loopback.
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -185,7 +185,7 @@ class Loopback:
 
 
 def _sendable(body: bytes | None) -> bytes | io.BytesIO | None:
-    # aiohttp sends a file object in pieces, and the loop serves others in between.
+    # aiohttp sends a file object in pieces, between which the loop runs other tasks.
     return io.BytesIO(body) if body is not None and len(body) > _LONG_BODY else body
 
 
@@ -197,5 +197,5 @@ def _is_loopback(host: str) -> bool:
 
 
 def refused(reply: Reply, action: str) -> StoreUnavailable:
-    """The error for an unexpected answer; a status below 500 means that nothing has changed."""
+    """The error for an unexpected response; a status below 500 means that nothing has changed."""
     return StoreUnavailable(f"{action}: Orthanc answered {reply}", certain=reply.status < 500)

@@ -19,9 +19,8 @@ _log = logging.getLogger("orthanc_ups.orthanc.modalities")
 _STALE_AFTER: Final = 30.0  # seconds
 _SHORTEST_PAUSE: Final = 0.05  # seconds between two requests that unknown AE titles may cause
 _LONGEST_PAUSE: Final = 1.0  # seconds
-_PAUSE_FACTOR: Final = (
-    10  # pauses are this many times as long as an answer takes, so Orthanc is asked a tenth of the time
-)
+# Pauses are this many times as long as a response takes: such requests take at most a tenth of the time.
+_PAUSE_FACTOR: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +51,10 @@ class Modality:
 
 
 class OrthancModalities:
-    """A view of ``DicomModalities``. Lives on the loop. AE titles are compared by ``AeTitles``.
+    """A cached list of ``DicomModalities``, for use on the loop. AE titles are compared by ``AeTitles``.
 
     Attributes:
-        moved: called with each AE title that is new or has another address than before.
+        moved: called with each AE title that is new or has a new address.
     """
 
     def __init__(
@@ -67,16 +66,16 @@ class OrthancModalities:
         self._respelled: dict[str, str] = {}
         self._clock = clock
         self._by_ae_title: dict[str, tuple[Modality, ...]] = {}
-        self._asked_at = float("-inf")
-        self._took = 0.0  # seconds for the last answer
-        self._questions = 0
-        self._asking: asyncio.Task[None] | None = None
+        self._requested_at = float("-inf")
+        self._duration = 0.0  # seconds that the last response took
+        self._request_count = 0
+        self._refreshing: asyncio.Task[None] | None = None
         self._available = True
         self._changed = asyncio.Event()
         self.moved: Callable[[str], object] = lambda _: None
 
     def by_ae_title(self, ae_title: str) -> tuple[Modality, ...]:
-        """The entries with this AE title, from memory; () if there are none."""
+        """The cached entries with this AE title; () if there are none."""
         return self._by_ae_title.get(self._titles.key(ae_title), ())
 
     def ae_titles(self) -> tuple[str, ...]:
@@ -86,59 +85,61 @@ class OrthancModalities:
         )
 
     def all(self) -> tuple[Modality, ...]:
-        """Every entry, from memory."""
+        """Every cached entry."""
         return tuple(modality for group in self._by_ae_title.values() for modality in group)
 
     async def lookup(self, ae_title: str) -> tuple[Modality, ...]:
-        """Like ``by_ae_title``, but asks Orthanc first if the AE title is unknown or the view is old.
+        """Like ``by_ae_title``, but refreshes the list first if the AE title is unknown or the list is old.
 
-        An AE title is never reported as unknown from a view that is older than the call: it may be new. As
-        strangers may call at will, requests for unknown AE titles are spaced, usually by _SHORTEST_PAUSE, and the
-        callers wait. If Orthanc does not answer, the last view is used.
+        An AE title is never reported as unknown from a list that is older than the call: it may be new. Because
+        unknown peers can cause such requests at will, these are spaced, usually by _SHORTEST_PAUSE, and the callers
+        wait. If Orthanc does not respond, the last list is used.
         """
         if not self.by_ae_title(ae_title):
-            await self._ask_again(min(_LONGEST_PAUSE, max(_SHORTEST_PAUSE, _PAUSE_FACTOR * self._took)))
-        elif self._clock() - self._asked_at >= _STALE_AFTER:
+            await self._refresh_again(
+                min(_LONGEST_PAUSE, max(_SHORTEST_PAUSE, _PAUSE_FACTOR * self._duration))
+            )
+        elif self._clock() - self._requested_at >= _STALE_AFTER:
             await self.refresh()
         return self.by_ae_title(ae_title)
 
     async def refresh(self) -> None:
-        """Ask Orthanc now; simultaneous callers share one request."""
-        if self._asking is None:
-            self._asking = asyncio.ensure_future(self._ask())
-            self._asking.add_done_callback(self._answered)
-        await asyncio.shield(self._asking)
+        """Request the list now; simultaneous callers share one request."""
+        if self._refreshing is None:
+            self._refreshing = asyncio.ensure_future(self._request())
+            self._refreshing.add_done_callback(self._finish)
+        await asyncio.shield(self._refreshing)
 
-    async def _ask_again(self, pause: float = 0.0) -> None:
-        """Wait for the answer to a request that is sent from now on, at least ``pause`` seconds after the last one."""
-        begun = self._questions
-        if self._asking is not None:
-            await asyncio.shield(self._asking)
-        await asyncio.sleep(max(0.0, self._asked_at + pause - self._clock()))
-        if self._questions == begun or self._asking is not None:
+    async def _refresh_again(self, pause: float = 0.0) -> None:
+        """Wait for the response to a request sent from now on, at least ``pause`` seconds after the last one."""
+        count = self._request_count
+        if self._refreshing is not None:
+            await asyncio.shield(self._refreshing)
+        await asyncio.sleep(max(0.0, self._requested_at + pause - self._clock()))
+        if self._request_count == count or self._refreshing is not None:
             await self.refresh()
 
-    def _answered(self, _: asyncio.Task[None]) -> None:
-        self._asking = None
+    def _finish(self, _: asyncio.Task[None]) -> None:
+        self._refreshing = None
 
     def changed(self) -> None:
-        """Orthanc reports that its modalities were changed: ``keep_fresh`` asks again now."""
+        """Note that Orthanc's modalities have changed: ``keep_fresh`` requests the list at once."""
         self._changed.set()
 
     async def keep_fresh(self) -> None:
-        """Ask every 30 seconds and after changes, for ever."""
+        """Refresh the list every 30 seconds and after changes, until canceled."""
         while True:
             self._changed.clear()
-            await self._ask_again()
+            await self._refresh_again()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), _STALE_AFTER)
 
-    async def _ask(self) -> None:
-        self._asked_at = self._clock()
-        self._questions += 1
+    async def _request(self) -> None:
+        self._requested_at = self._clock()
+        self._request_count += 1
         try:
             reply = await self._loopback.request("GET", "/modalities?expand")
-            self._took = self._clock() - self._asked_at
+            self._duration = self._clock() - self._requested_at
             if reply.status != 200:
                 raise refused(reply, "cannot read DicomModalities")
             self._take(self._grouped(reply.json()))

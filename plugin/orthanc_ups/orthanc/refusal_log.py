@@ -24,7 +24,7 @@ _LINES_OF_A_KIND: Final = 5  # per minute, as the following
 _LINES_OF_A_HOST: Final = 20
 _LINES: Final = 60
 _SUMMARIES: Final = 20
-_KINDS: Final = 1_000  # that are counted separately
+_KINDS: Final = 1_000  # counted separately
 _LONGEST: Final = 300  # characters of a reason
 _QUOTED: Final = re.compile(r"""(?<![\w=])(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""")
 
@@ -37,11 +37,11 @@ class Refusal:
 
     Attributes:
         operation: such as ``N-SET``, ``Update`` or ``association``.
-        host: address of the requester, or empty if it is not known.
-        requester: AE title or user, or empty if it is not known.
-        target: the workitem or AE title that it was about, or empty.
-        status: DIMSE or HTTP status, or empty.
-        reason: in words. Quoted parts were sent by the client and are not logged.
+        host: address of the requester; "" if unknown.
+        requester: AE title or user; "" if unknown.
+        target: the workitem or AE title of the request; "" if it has none.
+        status: DIMSE or HTTP status; "" if it has none.
+        reason: why it was refused. Quoted parts were sent by the client and are not logged.
     """
 
     operation: str
@@ -78,7 +78,7 @@ class Refusal:
 
 
 class RefusalLog:
-    """Logs refusals, from any thread. ``run``, on the loop, logs each minute what was only counted."""
+    """Logs refusals, from any thread. ``run``, on the loop, logs every minute how many were only counted."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -113,7 +113,7 @@ class RefusalLog:
             self._others += 1
 
     def summarize(self) -> None:
-        """At the end of a minute: log how many refusals had no line of their own, and start over."""
+        """Log how many refusals had no line of their own, and start counting again; called every minute."""
         with self._lock:
             counted, others = list(self._counted.values()), self._others
             self._lines = 0
@@ -125,10 +125,10 @@ class RefusalLog:
             _log.warning("%s", refusal.summary(count))
         others += sum(count for _, count in counted[_SUMMARIES:])
         if others:
-            _log.warning("%d more requests by others refused within a minute", others)
+            _log.warning("%d more requests of other clients refused within a minute", others)
 
     async def run(self) -> None:
-        """Summarize each minute, and at the end."""
+        """Summarize every minute, and when canceled."""
         try:
             while True:
                 await asyncio.sleep(_MINUTE)
@@ -138,5 +138,5 @@ class RefusalLog:
 
 
 def _printable(text: str) -> str:
-    """Without characters that could look like another line, or disturb a terminal."""
+    """The text without control characters, which could fake a line or disturb a terminal."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Whether anything in this Orthanc may judge an HTTP request by more than its credentials.
+"""Whether this Orthanc may decide about HTTP requests by more than their credentials.
 
-Orthanc itself has users, but no rights per path. Filters come from Lua
-(``IncomingHttpRequestFilter``), from the script of the Python plugin, and from plugins; Orthanc does not say whether
-there is one. So everything that is not known to have none counts as a filter.
+Orthanc itself has users, but no rights per path. Filters come from Lua (``IncomingHttpRequestFilter``), from the script
+of the Python plugin, and from other plugins; Orthanc does not report whether there is one. Therefore anything that may
+have a filter counts as one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..settings import OrthancSettings
 from .loopback import Loopback, refused
 
 OWN_SCRIPT: Final = Path(__file__).parents[2] / "ups_plugin.py"
-"""The value of ``PythonScript`` if the site has no script of its own."""
+"""``PythonScript`` of a site without a script of its own."""
 WITHOUT_FILTER: Final = frozenset(
     {
         "connectivity-checks",
@@ -48,7 +48,7 @@ WITHOUT_FILTER: Final = frozenset(
 def judges_by_path(settings: OrthancSettings, plugins: Collection[str]) -> bool:
     """False if Orthanc certainly treats every path alike for the same credentials.
 
-    ``plugins`` are the names of those that Orthanc has loaded.
+    ``plugins``: the names of the plugins that Orthanc has loaded.
     """
     has_lua = bool(settings.lua_scripts) or settings.execute_lua
     return has_lua or not _is_own_script(settings.python_script) or not WITHOUT_FILTER.issuperset(plugins)

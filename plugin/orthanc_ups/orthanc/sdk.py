@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The functions of the module ``orthanc`` that are used, as types. There is no stub package for it.
+"""Types of the functions of the module ``orthanc`` that are used: there is no stub package for it.
 
-``ups_plugin.py`` imports the real module and passes it on as ``Orthanc``. A test compares these names with a real
-Orthanc of each suite.
+``ups_plugin.py`` imports the real module and passes it as ``Orthanc``. A test compares these names with a real Orthanc
+of each suite.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final, Protocol, TypeAlias, TypedDict, cast
 
 
 class RestOutput(Protocol):
-    """The answer to a request on one of our routes."""
+    """The answer to a request on a route of the plugin."""
 
     def AnswerBuffer(self, answer: str | bytes, mime_type: str, /) -> None:
         """Answer 200 with this body."""
@@ -101,7 +101,7 @@ class ReceivedInstanceAction(Protocol):
 
 
 class MetricsType(Protocol):
-    """How a metric is shown."""
+    """Types of metrics."""
 
     DEFAULT: int
     TIMER: int
@@ -194,7 +194,7 @@ class Orthanc(Protocol):
         """Answer requests whose path matches a regular expression (without named groups)."""
 
     def RegisterOnChangeCallback(self, callback: ChangeCallback, /) -> None:
-        """Be told of changes after they happened, on a thread of its own."""
+        """Call back after each change, on a thread of Orthanc's own."""
 
     def RegisterReceivedInstanceCallback(self, callback: ReceivedCallback, /) -> None:
         """Examine each instance that arrives in any way, before it is stored."""

@@ -331,7 +331,7 @@ def taken(maximum: int = 65_536, roles: Mapping[str, tuple[int, int]] | None = N
         (pdu(2, b"\0" * 68), "does not accept the UPS Event SOP Class: no answer to it"),
         (
             taken(maximum=8),
-            "cannot be told anything: maximum length of a PDU is 8 bytes, expected at least 128, or 0",
+            "cannot be sent messages: maximum length of a PDU is 8 bytes, expected at least 128, or 0",
         ),
         (pdu(3, bytes((0, 1, 1, 7))), "rejected the association: called AE title not recognized"),
         (pdu(3, bytes((0, 2, 3, 2))), "rejected the association: local limit exceeded"),

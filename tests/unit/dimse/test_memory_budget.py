@@ -135,5 +135,5 @@ def test_strangers_that_may_only_echo_take_no_room_from_others(
     for stranger in strangers:
         reset(stranger)
     wait_for_all_of_it(rig)
-    budget = rig.server.memory_of_strangers
+    budget = rig.server.memory_of_unlisted
     wait_until(lambda: budget.free == MOST, lambda: f"{budget.free} bytes are left for strangers")

@@ -57,7 +57,7 @@ def test_a_stranger_who_changes_names_does_not_crowd_out_others(caplog: pytest.L
     caplog.clear()
     log.summarize()
     assert len(caplog.messages) == 21
-    assert caplog.messages[-1] == "4960 more requests by others refused within a minute"
+    assert caplog.messages[-1] == "4960 more requests of other clients refused within a minute"
 
 
 def test_many_hosts_have_sixty_lines_a_minute_together(caplog: pytest.LogCaptureFixture) -> None:
