@@ -263,7 +263,7 @@ def _progress(percent: int, transaction: str) -> Dataset:
 
 
 def _performed(image: Dataset, transaction: str) -> Dataset:
-    """The attributes that COMPLETED requires (PS3.4 CC.2.5.1.1); the image itself stands in for the output."""
+    """The attributes that COMPLETED requires (PS3.4 CC.2.5.1.1); the output refers to the input image."""
     item, changes = Dataset(), Dataset()
     now = datetime.now().astimezone().strftime("%Y%m%d%H%M%S%z")
     item.PerformedStationNameCodeSequence = [_code("LUNGS1", "99DEMO", "Lung segmentation server")]

@@ -22,7 +22,7 @@ import sys
 import tarfile
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from email.message import Message
 from email.parser import Parser
 from pathlib import Path
@@ -121,7 +121,7 @@ def build_archive(folder: Path) -> Path:
 
 
 def _copy_tree(source: Path, target: Path) -> None:
-    """Copy the files of a folder with mode 0644, whatever the umask and the modes on this host are."""
+    """Copy the files of a folder with mode 0644, regardless of the umask and the modes on this host."""
     for file in sorted(source.rglob("*")):
         if file.is_file() and not set(_NOT_SHIPPED) & set(file.relative_to(source).parts):
             copy = target / file.relative_to(source)
@@ -227,22 +227,7 @@ def _is_licence(file: Path) -> bool:
 def bill_of_materials(parts: list[tuple[Path, Message]]) -> dict[str, Any]:
     """The bill of materials of the archive, in CycloneDX 1.5."""
     hashes = {block.partition("==")[0].lower(): block.split("sha256:")[1:] for block in locked_blocks()}
-    components = []
-    for _, metadata in parts:
-        name, version = str(metadata["Name"]), str(metadata["Version"])
-        digests = [
-            text.split()[0]
-            for text in hashes.get(name.lower(), hashes.get(name.lower().replace("-", "_"), []))
-        ]
-        components.append({
-            "type": "library",
-            "bom-ref": f"pkg:pypi/{name.lower()}@{version}",
-            "name": name,
-            "version": version,
-            "purl": f"pkg:pypi/{name.lower()}@{version}",
-            "licenses": [{"license": {"name": licence_of(metadata)}}],
-            "properties": [{"name": "wheel:sha256", "value": digest} for digest in digests],
-        })  # fmt: skip
+    components = [_component(metadata, hashes) for _, metadata in parts]
     own = f"pkg:pypi/{NAME}@{VERSION}"
     return {
         "bomFormat": "CycloneDX",
@@ -261,6 +246,21 @@ def bill_of_materials(parts: list[tuple[Path, Message]]) -> dict[str, Any]:
         },
         "components": components,
         "dependencies": [{"ref": own, "dependsOn": [component["bom-ref"] for component in components]}],
+    }
+
+
+def _component(metadata: Message, hashes: Mapping[str, list[str]]) -> dict[str, Any]:
+    name, version = str(metadata["Name"]), str(metadata["Version"])
+    purl, key = f"pkg:pypi/{name.lower()}@{version}", name.lower()
+    digests = [text.split()[0] for text in hashes.get(key, hashes.get(key.replace("-", "_"), []))]
+    return {
+        "type": "library",
+        "bom-ref": purl,
+        "name": name,
+        "version": version,
+        "purl": purl,
+        "licenses": [{"license": {"name": licence_of(metadata)}}],
+        "properties": [{"name": "wheel:sha256", "value": digest} for digest in digests],
     }
 
 

@@ -109,10 +109,10 @@ def status_codes() -> str:
     """The statuses of DIMSE with those of HTTP, also by service where they differ (PS3.4 CC.2, PS3.18 §11)."""
     rows = []
     for status in sorted(statuses.REGISTER.values(), key=lambda status: (status.code, status.name)):
-        others = [
+        exceptions = [
             f"{http} {service.value}" for service, http in status.per_service.items() if http != status.http
         ]
-        rows.append((f"{status.code:04X}", status.meaning, "; ".join([str(status.http), *others])))
+        rows.append((f"{status.code:04X}", status.meaning, "; ".join([str(status.http), *exceptions])))
     return table(("DIMSE status", "Meaning", "HTTP status"), rows)
 
 
@@ -122,14 +122,14 @@ def attributes() -> str:
     rows = []
     for row in csv.DictReader(lines):
         tag, depth = row["path"].split(".")[-1], row["path"].count(".")
-        shown = ">" * depth + (f"({tag[:4]},{tag[4:]})" if row["keyword"] else "any other")
+        label = ">" * depth + (f"({tag[:4]},{tag[4:]})" if row["keyword"] else "any other")
         create, update = (
             f"{row[f'{service}_scu']}/{row[f'{service}_scp']}" for service in ("n_create", "n_set")
         )
         match = f"{row['cfind_match']}/{row['cfind_return']}"
         rows.append(
             (
-                shown,
+                label,
                 row["keyword"],
                 row["vr"],
                 create,

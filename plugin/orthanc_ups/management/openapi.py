@@ -93,14 +93,12 @@ def _types(route: Route) -> Iterator[Any]:
 def _answer(route: Route) -> Any:
     """The type that the handler returns, without WebResponse; None if that is all it returns."""
     returned = route.types.get("return", Any)
-    kinds = [kind for kind in get_args(returned) or (returned,) if kind is not WebResponse]
-    if isinstance(returned, type) and returned is WebResponse:
+    if returned is WebResponse:
         return None
-    return (
-        returned
-        if len(kinds) != 1 or not get_args(returned) or WebResponse not in get_args(returned)
-        else kinds[0]
-    )
+    alternatives = get_args(returned)
+    if WebResponse in alternatives and len(alternatives) == 2:
+        return next(kind for kind in alternatives if kind is not WebResponse)
+    return returned
 
 
 def _operation(route: Route, schema_of: Mapping[Any, Any], components: Mapping[str, Any]) -> dict[str, Any]:

@@ -179,7 +179,7 @@ class DeliveryControl(Protocol):
         ...
 
     def resend(self, receiving_ae: str, first: int, last: int) -> None:
-        """Send the events of a range of sequences again, as far as they are in the event log."""
+        """Send the events of a range of sequences that are in the event log again."""
         ...
 
     def send_test_event(self, receiving_ae: str) -> int:

@@ -113,7 +113,7 @@ class Route:
         object.__setattr__(self, "parts", tuple(self.path.strip("/").split("/")))
         object.__setattr__(self, "types", get_type_hints(self.handler, include_extras=True))
 
-    def filled(self, parameters: Mapping[str, str]) -> str:
+    def expand(self, parameters: Mapping[str, str]) -> str:
         """The path with its parameters filled in, percent-encoded."""
         parts = (
             quote(parameters[part.strip("{}")], safe="") if part[0] == "{" else part for part in self.parts
@@ -187,7 +187,7 @@ class Router:
         if "ae" in parameters:
             parameters["ae"] = self._rights.ae_title(parameters["ae"])
         if self._admission is not None:
-            await self._admission.admit(request, route.filled(parameters))
+            await self._admission.admit(request, route.expand(parameters))
         permissions.check(self._rights, self._required[route], request.user, parameters)
         return route, parameters
 

@@ -38,14 +38,14 @@ class Starting:
         return (Route("GET", "/templates", self.templates),)
 
     async def templates(self, call: Call) -> answers.Templates:
-        """Templates, with their default values at this moment."""
+        """Templates, with their current default values."""
         context = self._context(call)
         return {"templates": [_template_json(template, context) for template in self._templates]}
 
     def _context(self, call: Call) -> TemplateContext:
         return TemplateContext(self._clock.now(), call.requester.user or "", self._clock.new_uid)
 
-    def filled(self, call: Call, body: bodies.CreateWorkitem) -> Mapping[str, Any]:
+    def attributes(self, call: Call, body: bodies.CreateWorkitem) -> Mapping[str, Any]:
         """The attributes of a request in keyword form, with the initial values of its template."""
         entered = body.attributes or {}
         fields = self._fields(body.template) if body.template else ()

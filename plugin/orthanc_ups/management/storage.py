@@ -136,7 +136,7 @@ class Storage:
         return {"entries": keys[: query.limit], "more": len(keys) > query.limit}
 
     async def entry(self, call: Call, query: bodies.EntryQuery) -> answers.StoredDocument:
-        """One entry as it is stored; ARCHITECTURE.md explains what is in each kind."""
+        """One stored entry; ARCHITECTURE.md explains the documents of each kind."""
         entry = await self._entries.read(query.key)
         if entry is None:
             raise HttpProblem(404, f'there is no entry "{query.key[:120]}" in the store')

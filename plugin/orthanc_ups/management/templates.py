@@ -47,7 +47,7 @@ _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w":
 
 @dataclass(frozen=True, slots=True)
 class TemplateField:
-    """One attribute of a template.
+    """An attribute of a template.
 
     Attributes:
         keyword: of PS3.6.
@@ -66,7 +66,7 @@ class TemplateField:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """One entry of ``Ups.Templates``; ``late_after`` in seconds, None for ``Ups.LateAfter``."""
+    """A template; ``late_after`` in seconds, None for ``Ups.LateAfter``."""
 
     name: str
     description: str
@@ -75,7 +75,7 @@ class Template:
 
 
 class TemplateEntry(Struct, frozen=True, forbid_unknown_fields=True, rename=key_of):
-    """One entry of ``Ups.Templates`` as it is written."""
+    """An entry of ``Ups.Templates`` in the configuration."""
 
     name: str
     description: str = ""

@@ -94,10 +94,10 @@ def person_text(name: object) -> str:
     """A person name for display: ``Doe, Jane Q.``, followed by the other groups in parentheses."""
     if not isinstance(name, Mapping):
         return ""
-    others = [
+    other_groups = [
         " ".join(name.get(group, "").replace("^", " ").split()) for group in ("Ideographic", "Phonetic")
     ]
-    first, *rest = [part for part in (_group_text(name.get("Alphabetic", "")), *others) if part] or [""]
+    first, *rest = [part for part in (_group_text(name.get("Alphabetic", "")), *other_groups) if part] or [""]
     return f"{first} ({', '.join(rest)})" if rest else first
 
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -27,6 +27,7 @@ from ..core.states import State
 from ..core.statuses import Service, UpsError
 from ..core.subscriptions import Log, standing
 from ..core.workitem import Subscription, Workitem, claimer_of
+from ..delivery.management import EndpointReport
 from ..dicomweb.response import HttpProblem
 from ..dicomweb.rights import Rights
 from . import answers, bodies, views
@@ -167,17 +168,13 @@ class Workitems:
         if state == "dead":
             return {"ae": ae, "state": state, "why": self._why_dead(event, ae), "retry": None}
         channels = self._delivery.report(ae)
-        errors = [channel.last_error for channel in channels if channel.last_error]
-        is_unserved = not any(channel.serving for channel in channels)
-        why = (
-            errors[-1]
-            if errors
-            else "no address is configured for this AE title"
-            if is_unserved
-            else "on its way"
-        )
         retries = [channel.retry_at for channel in channels if channel.retry_at is not None]
-        return {"ae": ae, "state": state, "why": why, "retry": views.iso(min(retries, default=None))}
+        return {
+            "ae": ae,
+            "state": state,
+            "why": _why_waiting(channels),
+            "retry": views.iso(min(retries, default=None)),
+        }
 
     def _why_dead(self, event: Any, ae: str) -> str:
         letters = self._delivery.dead_letters(ae, 0, _MAXIMUM_LETTERS)
@@ -193,7 +190,7 @@ class Workitems:
         Absent type 2 attributes are added empty; state, priority, readiness and start get usual values.
         """
         corrections = self._corrections()
-        dataset = to_data_set(self._starting.filled(call, body), "", corrections)
+        dataset = to_data_set(self._starting.attributes(call, body), "", corrections)
         inputs = await self._resources.references(call, body.inputs or ())
         if inputs and is_empty(dataset.get(_INPUT)):
             dataset[_INPUT] = element("SQ", *inputs)
@@ -212,9 +209,9 @@ class Workitems:
         return outcome_json(await self._commands.execute(command), Service.UPDATE)
 
     async def claim(self, call: Call, body: bodies.ClaimWorkitem) -> answers.OutcomeJson:
-        """Claim on behalf of a performer, for whom the user must be allowed to act.
+        """Claim on behalf of a performer; the user must have the right to act for it.
 
-        The Transaction UID is not shown to anybody; `complete` and `cancel` do not need it.
+        The Transaction UID is not disclosed; `complete` and `cancel` do not need it.
         """
         requester = call.requester
         if body.performer.strip():
@@ -293,6 +290,16 @@ class Workitems:
         """Release an AE's Deletion Lock; it stays subscribed."""
         command = ReleaseLock(call.requester, call.uid, call.ae)
         return outcome_json(await self._commands.execute(command), Service.UNSUBSCRIBE)
+
+
+def _why_waiting(channels: Sequence[EndpointReport]) -> str:
+    """Why an event has not been delivered yet, from the channels of its receiver."""
+    errors = [channel.last_error for channel in channels if channel.last_error]
+    if errors:
+        return errors[-1]
+    if not any(channel.serving for channel in channels):
+        return "no address is configured for this AE title"
+    return "on its way"
 
 
 def filters_of(log: Log, workitem: Workitem) -> str:

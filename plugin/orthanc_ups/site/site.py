@@ -312,11 +312,7 @@ class Site:
         try:
             from ..cluster.member import CannotShare, Cluster  # a single Orthanc does not load it
         except ImportError as error:
-            _log.error(
-                "This node cannot share the worklist with others, it can only take turns: the Python package %s is "
-                "missing (requirements.txt)",
-                error.name,
-            )
+            _log_not_sharing(f"the Python package {error.name} is missing (requirements.txt)")
             return None
         codec = Codec(node.settings, node.orthanc_settings)
         share = node.descriptors.share()
@@ -331,7 +327,7 @@ class Site:
         try:
             return await node.retry("the lease of the worklist", join)
         except CannotShare as error:
-            _log.error("This node cannot share the worklist with others, it can only take turns: %s", error)
+            _log_not_sharing(str(error))
             return None
 
     async def _share(self, node: OpenNode, shared: SharedParts) -> None:
@@ -368,13 +364,13 @@ class Site:
     async def _open_with_mark(
         self, node: OpenNode, shared: SharedParts, mark: NodeMark, index: StandbyIndex, *, continues: bool
     ) -> None:
-        """Open the worklist, and renew the node mark too, which nodes that can only take turns respect."""
+        """Open the worklist. The node mark is renewed as well, because nodes that can only take turns rely on it."""
         clock = asyncio.get_running_loop().time
-        begun = clock()
+        started_at = clock()
         is_proven = await index.prove()
         if not is_proven:
             await index.close()
-        proven = clock()
+        proven_at = clock()
         await node.retry("Orthanc's metadata", index.entries.open)
         mark.write_to(index.entries)
         await node.retry("the worklist", mark.acquire)
@@ -383,7 +379,10 @@ class Site:
         shared.cluster.keeper.opened()
         what = "took the worklist over" if is_proven else "read the whole worklist"
         _log.warning(
-            "This node %s in %.2f s, of which comparing %.2f s", what, clock() - begun, proven - begun
+            "This node %s in %.2f s, of which comparing %.2f s",
+            what,
+            clock() - started_at,
+            proven_at - started_at,
         )
 
     async def _keep_mark(self, shared: SharedParts, mark: NodeMark) -> None:
@@ -434,16 +433,16 @@ class Site:
 
     async def _lead(self, opening: Coroutine[Any, Any, None], leading: Coroutine[Any, Any, _T]) -> _T:
         """Open the worklist and keep it until ``leading`` ends; returns its result. Raises what ``opening`` raises."""
-        lasting, begun = asyncio.ensure_future(leading), asyncio.ensure_future(opening)
+        leading_task, opening_task = asyncio.ensure_future(leading), asyncio.ensure_future(opening)
         try:
-            done, _ = await asyncio.wait((lasting, begun), return_when=asyncio.FIRST_COMPLETED)
-            if begun in done:
-                begun.result()
-            return await lasting
+            done, _ = await asyncio.wait((leading_task, opening_task), return_when=asyncio.FIRST_COMPLETED)
+            if opening_task in done:
+                opening_task.result()
+            return await leading_task
         finally:
-            lasting.cancel()
-            begun.cancel()
-            await asyncio.gather(lasting, begun, return_exceptions=True)
+            leading_task.cancel()
+            opening_task.cancel()
+            await asyncio.gather(leading_task, opening_task, return_exceptions=True)
 
     # --- closing ---
 
@@ -458,3 +457,9 @@ class Site:
         """Open everything again after a ``stop``."""
         self.health.starting()
         self._opening = asyncio.ensure_future(self.run())
+
+
+def _log_not_sharing(reason: str) -> None:
+    _log.error(
+        "This node cannot share the worklist with other nodes and can only take turns with them: %s", reason
+    )
