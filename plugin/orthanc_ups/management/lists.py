@@ -30,7 +30,7 @@ class Lists:
         self._late = late
 
     def routes(self) -> tuple[Route, ...]:
-        """The routes."""
+        """Routes of lists of workitems, and of their changes, counts and names."""
         return (
             Route("GET", "/workitems", self.page),
             Route("GET", "/workitems.csv", self.csv, answer_type=CSV),

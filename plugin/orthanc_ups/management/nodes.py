@@ -16,7 +16,7 @@ class Nodes:
         self._report = report
 
     def routes(self) -> tuple[Route, ...]:
-        """The routes."""
+        """The route of the list of nodes."""
         return (Route("GET", "/nodes", self.nodes),)
 
     async def nodes(self, call: Call) -> answers.NodesJson:

@@ -60,7 +60,7 @@ class Overview:
         self._more_alerts = more_alerts
 
     def routes(self) -> tuple[Route, ...]:
-        """The routes."""
+        """Routes of the overview and of the facts about the system."""
         return (
             Route("GET", "/system", self.system),
             Route("GET", "/overview", self.overview),

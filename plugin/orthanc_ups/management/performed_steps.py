@@ -28,7 +28,7 @@ class PerformedStepRoutes:
         self._workitems = workitems
 
     def routes(self) -> tuple[Route, ...]:
-        """The routes."""
+        """Routes of performed procedure steps."""
         return (Route("GET", "/mpps", self.page), Route("GET", "/mpps/{uid}", self.step))
 
     async def page(self, call: Call, query: bodies.PerformedStepsQuery) -> answers.PerformedStepsJson:

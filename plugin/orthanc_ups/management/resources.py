@@ -55,7 +55,7 @@ class Resources:
         self._facts = facts
 
     def routes(self) -> tuple[Route, ...]:
-        """The routes."""
+        """Routes of initial values and viewers for resources of Orthanc."""
         return (Route("GET", "/prefill", self.prefill), Route("GET", "/links", self.links))
 
     # --- a new workitem for a resource ---

@@ -34,7 +34,7 @@ class Starting:
         self._templates = (*(_with_usual(template) for template in facts.templates), BLANK)
 
     def routes(self) -> tuple[Route, ...]:
-        """The routes."""
+        """The route of the templates."""
         return (Route("GET", "/templates", self.templates),)
 
     async def templates(self, call: Call) -> answers.Templates:

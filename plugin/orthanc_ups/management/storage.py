@@ -25,14 +25,14 @@ _KINDS: Final = {
     "purged": "tombstones of deleted workitems",
     "events": "older waiting events of workitems",
     "subscriber": "global subscriptions, one entry per AE",
-    "delivery": "how far delivery is, one entry per AE",
-    "dead": "dead letters that were given up together",
-    "note": "notes of rules and modalities",
-    "worklist": "which numbers are reserved",
+    "delivery": "delivery cursors and counters, one entry per AE",
+    "dead": "events that were given up together (dead letters)",
+    "note": "state of rules, and performed procedure steps (MPPS)",
+    "worklist": "identity of the worklist, and its reserved numbers",
     "node": "the node that keeps the worklist",
-    "index": "which search index is complete",
+    "index": "the search index that is complete",
     "move": "state of a move between the stores",
-    "aside": "marks a worklist that is not used",
+    "aside": "mark of a worklist that is not in use",
 }
 
 
@@ -84,7 +84,7 @@ class Storage:
         self._counting: asyncio.Task[_Tally] | None = None
 
     def routes(self) -> tuple[Route, ...]:
-        """The routes."""
+        """Routes of the stored entries."""
         return (
             Route("GET", "/storage", self.storage),
             Route("GET", "/storage/entries", self.entries),

@@ -53,7 +53,7 @@ class Subscribers:
         self._webhook_names = facts.webhook_names
 
     def routes(self) -> tuple[Route, ...]:
-        """The routes."""
+        """Routes of subscribers, their subscriptions and the delivery to them."""
         path = "/subscribers/{ae}"
         return (
             Route("GET", "/subscribers", self.all),

@@ -76,7 +76,7 @@ class Workitems:
         self._rights = rights
 
     def routes(self) -> tuple[Route, ...]:
-        """The routes."""
+        """Routes of single workitems."""
         path, subscriber = "/workitems/{uid}", "/workitems/{uid}/subscribers/{ae}"
         return (
             Route("POST", "/workitems", self.create),

@@ -117,7 +117,7 @@ class Transfer:
         self._importer = Importer(import_session)
 
     def routes(self) -> tuple[Route, ...]:
-        """The routes."""
+        """Routes of export and import."""
         return (
             Route("GET", "/export", self.export, answer_type=JSON_LINES),
             Route("GET", "/import", self.progress),
