@@ -196,7 +196,7 @@ def test_our_shelves_pass_if_announced_and_never_otherwise(orthanc: RealOrthanc,
             await entries.open()
             return await entries.missing()
 
-    with pytest.raises(StoreUnavailable, match="cannot make shelf"):
+    with pytest.raises(StoreUnavailable, match="cannot create shelf"):
         asyncio.run(open_entries())
     requests.get(f"{orthanc.base_url}/test/expect", timeout=60)
     assert asyncio.run(open_entries()) == {0}  # there, though not marked complete

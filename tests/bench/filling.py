@@ -22,13 +22,13 @@ from orthanc_ups.orthanc.loopback import Loopback
 from orthanc_ups.store import keys, shelves
 from orthanc_ups.store.documents import encode
 from orthanc_ups.store.key_value import value_of
-from orthanc_ups.store.memory import InMemoryEntries
 from orthanc_ups.store.metadata import OrthancEntries
 from orthanc_ups.store.port import Entry
 from orthanc_ups.store.shelf_set import ShelfSet, in_flight
 from orthanc_ups.store.shelves import Address, Uploads, Value
 from orthanc_ups.store.writer import Writer
 from orthanc_ups.worklist.order import WorklistEntry
+from tests.support.memory_store import InMemoryEntries
 from tests.support.orthanc import RealOrthanc
 from tests.support.postgresql import PostgreSql
 from tests.support.waiting import wait_until

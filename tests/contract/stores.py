@@ -14,10 +14,10 @@ from orthanc_ups.orthanc.loopback import Loopback
 from orthanc_ups.orthanc.sdk import KeyValueStore
 from orthanc_ups.store import shelves
 from orthanc_ups.store.key_value import KeyValueEntries
-from orthanc_ups.store.memory import InMemoryEntries
 from orthanc_ups.store.metadata import OrthancEntries
 from orthanc_ups.store.port import Entry, RestorableEntries
 from orthanc_ups.store.shelves import Address, Value
+from tests.support.memory_store import InMemoryEntries
 from tests.support.orthanc import RealOrthanc
 
 WITHOUT_PLUGINS: dict[str, Any] = {"Plugins": [], "Ups": {"Enable": False}}

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from orthanc_ups.store.key_value import KeyValueEntries
-from orthanc_ups.store.memory import InMemoryEntries
 from orthanc_ups.store.port import Entry, EntryConflict, EntryExists, ShelvesLost, StoreUnavailable
 from tests.contract.stores import (
     WITHOUT_PLUGINS,
@@ -24,6 +23,7 @@ from tests.contract.stores import (
     new_key,
 )
 from tests.support.key_value import SCRIPT, InMemoryKeyValueStore, RemoteKeyValueStore
+from tests.support.memory_store import InMemoryEntries
 from tests.support.orthanc import RealOrthanc
 from tests.support.plugin_scripts import write_script
 

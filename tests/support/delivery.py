@@ -18,8 +18,8 @@ from orthanc_ups.delivery.management import DeliveryManagement
 from orthanc_ups.delivery.outbox import Delivery
 from orthanc_ups.delivery.port import Burst, Channel, Refused, Unreachable
 from orthanc_ups.settings import Settings
-from orthanc_ups.store.memory import InMemoryEntries
 from orthanc_ups.store.port import Entry
+from tests.support.memory_store import InMemoryEntries
 
 NOON = 1_795_000_000.0
 T = TypeVar("T")

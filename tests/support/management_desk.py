@@ -19,7 +19,6 @@ from orthanc_ups.management.nodes import Nodes
 from orthanc_ups.management.storage import Storage
 from orthanc_ups.management.templates import read_templates
 from orthanc_ups.rules.routes import RuleRoutes
-from orthanc_ups.store.memory import InMemoryEntries
 from tests.support.fake_management import (
     FakeClock,
     FakeDesk,
@@ -30,6 +29,7 @@ from tests.support.fake_management import (
     activity,
     facts,
 )
+from tests.support.memory_store import InMemoryEntries
 from tests.support.workitems import minimal, uid
 
 JSON = {"content-type": "application/json"}

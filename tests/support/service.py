@@ -41,11 +41,11 @@ from orthanc_ups.core.workitem import Subscription, Workitem
 from orthanc_ups.projection.projection import Projection
 from orthanc_ups.service import UpsService
 from orthanc_ups.settings import Settings
-from orthanc_ups.store.memory import InMemoryEntries
 from orthanc_ups.store.port import Entry, StoreUnavailable
 from orthanc_ups.worklist.late_watch import LateWatch
 from orthanc_ups.worklist.worklist import ReceivingAes
 from tests.support.delivery import TwinChannel, VirtualClock, settle
+from tests.support.memory_store import InMemoryEntries
 from tests.support.workitems import minimal, performed, uid
 
 GLOBAL: Final = tags.GLOBAL_SUBSCRIPTION
@@ -112,15 +112,15 @@ class SlowEntries(InMemoryEntries):
 
     def documents(self, prefix: str = "") -> dict[str, bytes]:
         """The documents of the entries whose keys have this prefix."""
-        result = self._shared.documents.items()
+        result = self.shared.documents.items()
         return {key: document for key, (document, _) in result if key.startswith(prefix)}
 
     def tamper(self, key: str, document: bytes | None) -> None:
         """Overwrite (or, with None, delete) an entry, as an administrator could."""
         if document is None:
-            del self._shared.documents[key]
+            del self.shared.documents[key]
         else:
-            self._shared.put(key, document)
+            self.shared.put(key, document)
 
 
 class KnownAes:

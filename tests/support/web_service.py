@@ -34,7 +34,7 @@ from orthanc_ups.orthanc.refusal_log import RefusalLog
 from orthanc_ups.projection.projection import Projection
 from orthanc_ups.service import UpsService
 from orthanc_ups.settings import OrthancSettings, Settings
-from orthanc_ups.store.memory import InMemoryEntries
+from tests.support.memory_store import InMemoryEntries
 from tests.support.ports import free_port
 from tests.support.web_client import TIMEOUT, WebClient, basic
 

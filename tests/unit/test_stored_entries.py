@@ -33,7 +33,6 @@ from orthanc_ups.store.choice import move_worklist, settle
 from orthanc_ups.store.copy import Copies, EntriesCopy
 from orthanc_ups.store.documents import decode, decode_events, decode_log, encode, encode_events, encode_log
 from orthanc_ups.store.journal import document_of
-from orthanc_ups.store.memory import InMemoryEntries
 from orthanc_ups.store.node import Node, NodeMark
 from orthanc_ups.store.port import StoreUnavailable
 from orthanc_ups.store.shelves import Value
@@ -41,6 +40,7 @@ from orthanc_ups.store.writer import Writer
 from orthanc_ups.worklist.order import WorklistEntry
 from orthanc_ups.worklist.workitem_store import read_tombstone, tombstone_document
 from tests.support.delivery import VirtualClock
+from tests.support.memory_store import InMemoryEntries
 
 ARCHITECTURE: Final = (Path(__file__).resolve().parents[2] / "ARCHITECTURE.md").read_text()
 EXAMPLES: Final[dict[str, str]] = dict(

@@ -440,7 +440,7 @@ class OpenWorklist:
             archive_ae=self._node.orthanc_settings.dicom_aet,
             stable_age=float(self._node.orthanc_settings.stable_age),
             shares_database=self._node.orthanc_settings.shares_database,
-            is_own=shelves.is_ours,
+            is_own=shelves.is_own,
             now=lambda: datetime.now(self._node.zone),
         )
         rules = read_rules(settings.rules, read_templates(settings.templates), settings.public_url)

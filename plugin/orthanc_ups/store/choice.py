@@ -5,24 +5,24 @@
 everywhere and has compare-and-set for several nodes, at the price of a pseudo patient. ``auto`` takes key-value where
 Orthanc has it, unless several Orthancs may share the database: key-value stores have no compare-and-set.
 
-A move happens before anybody reads the worklist. The entry ``move`` in the target says how far it is, so that each
-step can be repeated if the process is killed at any moment:
+A move happens before the worklist is read. The entry ``move`` in the target says how far it is, so that each step can
+be repeated if the process is killed at any moment:
 
 =============  ==========================================================================================
-entry          what holds
+``move``       state
 =============  ==========================================================================================
-absent         no move: at most one of the stores has a worklist, and it is whole
-``copying``    the source is whole, the target is not: start again with an empty target
-``emptying``   the target is whole: delete what remains in the source
+absent         no move: at most one of the stores has a worklist, and it is complete
+``copying``    the source is complete, the target is not: start again with an empty target
+``emptying``   the target is complete: delete what remains in the source
 =============  ==========================================================================================
 
 Example: ``metadata`` held the worklist and ``key-value`` is chosen. ``move`` is created in the key-value store with
 ``copying``, each entry is copied, ``move`` is replaced by ``emptying``, the pseudo patient is deleted, ``move`` is
-removed. If the choice goes back in between, the unfinished copy is dropped, or the finished one is moved back.
+removed. If the choice is reverted in between, the unfinished copy is dropped, or the finished one is moved back.
 
 Both stores may hold a worklist of their own, for instance after an older Orthanc was used for a while. Then one is used
-and the other set aside: it is left as it is, except for the entry ``aside``, which tells later starts. The choice says
-which one is used; ``auto`` keeps the one that was used last.
+and the other set aside: it is left as it is, except for the entry ``aside``, by which later starts recognize it. The
+choice says which one is used; ``auto`` keeps the one that was used last.
 """
 
 from __future__ import annotations
@@ -75,13 +75,13 @@ async def move_worklist(source: MovableEntries, target: MovableEntries) -> int:
         StoreUnavailable: not finished; call it again.
     """
     if not await source.exists():
-        await _end(target)
+        await _remove(target, _MOVE)
         return 0
     await _settle_opposite_move(source, target)
     step = await target.read(_MOVE)
     if step is not None and step.document == _EMPTYING:
         await source.discard()
-        await _end(target)
+        await _remove(target, _MOVE)
         return 0
     if await _is_empty(source):
         await source.discard()
@@ -93,7 +93,7 @@ async def move_worklist(source: MovableEntries, target: MovableEntries) -> int:
     copied = await _copy(source, target)
     await target.replace(_MOVE, _EMPTYING, version)
     await source.discard()
-    await _end(target)
+    await _remove(target, _MOVE)
     return copied
 
 
@@ -117,12 +117,12 @@ async def _is_empty(entries: MovableEntries) -> bool:
 
 
 async def _clear(entries: MovableEntries) -> None:
-    """Remove every entry, ``move`` last, as it says what the others are."""
+    """Remove every entry, ``move`` last, because it says what the rest is."""
     async for chunk in entries.load():
         for entry in chunk:
             if entry.key != _MOVE:
                 await entries.remove(entry.key, entry.version)
-    await _end(entries)
+    await _remove(entries, _MOVE)
 
 
 async def _copy(source: MovableEntries, target: MovableEntries) -> int:
@@ -135,10 +135,6 @@ async def _copy(source: MovableEntries, target: MovableEntries) -> int:
     return copied
 
 
-async def _end(target: MovableEntries) -> None:
-    await _remove(target, _MOVE)
-
-
 async def _remove(entries: MovableEntries, key: str) -> None:
     entry = await entries.read(key)
     if entry is not None:
@@ -148,9 +144,9 @@ async def _remove(entries: MovableEntries, key: str) -> None:
 _log = logging.getLogger("orthanc_ups.store")
 
 TWO_WORKLISTS: Final = (
-    "both Orthanc's key-value store and its metadata hold a worklist, and nothing tells which one was used last: set "
-    '"Ups.Store" to "key-value" or "metadata", the one to go on with; the other one is set aside, and can be exported '
-    "after choosing it for a while"
+    "both Orthanc's key-value store and its metadata hold a worklist, and it is unknown which one was used last: set "
+    '"Ups.Store" to "key-value" or "metadata" to choose one; the other one is set aside, and can be exported '
+    "by choosing it for a while"
 )
 WITHOUT_KEY_VALUE_STORES: Final = (
     '"Ups.Store" is "key-value", but this Orthanc or its index has no key-value stores '
@@ -186,13 +182,13 @@ async def open_store(
     metadata: OrthancEntries,
     copies: Copies,
 ) -> StoreEntries:
-    """Open the chosen store, after moving the worklist into it if the other one has it.
+    """Open the chosen store, after moving the worklist into it if the other one has it. Can be repeated.
 
     ``key_value`` is None if the Python plugin has no calls for key-value stores. ``copies`` has the
-    entries that somebody may have deleted from metadata. May be repeated.
+    entries that somebody may have deleted from metadata.
 
     Raises:
-        StoreMisconfigured: the chosen store cannot be used; the text names the key.
+        StoreMisconfigured: the chosen store cannot be used; the text names the setting.
         StoreUnavailable: try again later.
     """
     usable = key_value if await _has_key_value_stores(loopback) else None
@@ -203,8 +199,8 @@ async def open_store(
     if usable is not None and _prefers_key_value(conditions):
         await usable.open()
         surviving = SurvivingEntries(metadata, copies)
-        decide = last_used if conditions.choice == AUTO else None
-        if await settle(surviving, usable, copies, decide) is usable:
+        choose = last_used if conditions.choice == AUTO else None
+        if await settle(surviving, usable, copies, choose) is usable:
             return usable
     if not conditions.check_revisions:
         raise StoreMisconfigured(WITHOUT_CHECK_REVISIONS)
@@ -222,12 +218,12 @@ async def _complete_if_new(metadata: OrthancEntries) -> None:
     """Mark new shelves as complete, so that they can be written to."""
     entries = [entry async for chunk in metadata.load() for entry in chunk]
     if metadata.incomplete and not entries:
-        await metadata.restore(_nothing())
+        await metadata.restore(_no_entries())
 
 
-async def _nothing() -> AsyncIterator[Entry]:
-    nothing: tuple[Entry, ...] = ()
-    for entry in nothing:
+async def _no_entries() -> AsyncIterator[Entry]:
+    empty: tuple[Entry, ...] = ()
+    for entry in empty:
         yield entry
 
 
@@ -238,13 +234,13 @@ def _prefers_key_value(conditions: StoreConditions) -> bool:
 async def _has_key_value_stores(loopback: Loopback) -> bool:
     reply = await loopback.request("GET", "/system")
     if reply.status != 200:
-        raise StoreUnavailable(f"Orthanc does not describe itself: {reply}", certain=True)
+        raise StoreUnavailable(f"cannot read /system: Orthanc answered {reply}", certain=True)
     capabilities: Any = reply.json().get("Capabilities", {})
     return isinstance(capabilities, dict) and capabilities.get("HasKeyValueStores") is True
 
 
 class SurvivingEntries:
-    """The entries in metadata, with the copies of those that somebody has deleted there, to be moved."""
+    """The entries to move from metadata, including the copies of those that somebody deleted there."""
 
     def __init__(self, metadata: OrthancEntries, copies: Copies) -> None:
         self.name = metadata.name
@@ -256,7 +252,7 @@ class SurvivingEntries:
         return await self._metadata.exists() or any(True for _ in self._copies.entries())
 
     async def load(self) -> AsyncIterator[list[Entry]]:
-        """Every entry that is there, then the copies of those that were on shelves which are incomplete."""
+        """Every stored entry, then the copies of those that were on shelves which are now incomplete."""
         stored: set[str] = set()
         async for chunk in self._metadata.load():
             stored.update(entry.key for entry in chunk)
@@ -271,22 +267,22 @@ class SurvivingEntries:
             yield deleted
 
     async def read(self, key: str) -> Entry | None:
-        """One entry, None if it is not there or was deleted."""
+        """One entry; None if it does not exist or was deleted."""
         try:
             return await self._metadata.read(key)
         except ShelvesLost:
             return None
 
     async def create(self, key: str, document: bytes) -> str:
-        """As the port."""
+        """See ``Entries``."""
         return await self._metadata.create(key, document)
 
     async def replace(self, key: str, document: bytes, version: str) -> str:
-        """As the port."""
+        """See ``Entries``."""
         return await self._metadata.replace(key, document, version)
 
     async def remove(self, key: str, version: str) -> None:
-        """As the port."""
+        """See ``Entries``."""
         await self._metadata.remove(key, version)
 
     async def discard(self) -> None:
@@ -300,19 +296,19 @@ class NamedEntries(MovableEntries, Protocol):
 
     @property
     def name(self) -> str:
-        """As in ``Ups.Store``."""
+        """The value of ``Ups.Store`` that chooses it."""
         ...
 
 
-Decision: TypeAlias = Callable[[NamedEntries, NamedEntries, Copies], Awaitable[NamedEntries]]
+Choice: TypeAlias = Callable[[NamedEntries, NamedEntries, Copies], Awaitable[NamedEntries]]
 
 
 async def settle(
-    source: NamedEntries, target: NamedEntries, copies: Copies, decide: Decision | None = None
+    source: NamedEntries, target: NamedEntries, copies: Copies, choose: Choice | None = None
 ) -> NamedEntries:
     """Move the worklist into one store, the target if possible, and return that store.
 
-    If both have one, ``decide`` says which one is used (None: the target is), and the other is set aside.
+    If both have one, ``choose`` says which one is used (None: the target), and the other is set aside.
 
     Raises:
         StoreMisconfigured: it cannot be decided.
@@ -321,7 +317,7 @@ async def settle(
     try:
         copied = await move_worklist(source, target)
     except TwoWorklists:
-        used = target if decide is None else await decide(source, target, copies)
+        used = target if choose is None else await choose(source, target, copies)
         await _set_aside(target if used is source else source, used, copies)
         return used
     if copied:
@@ -330,7 +326,7 @@ async def settle(
 
 
 async def last_used(source: NamedEntries, target: NamedEntries, copies: Copies) -> NamedEntries:
-    """Of two worklists the one that is not set aside, or the one from which the search index was made."""
+    """The one of two worklists that is not set aside, else the one from which the search index was made."""
     for entries, counterpart in ((source, target), (target, source)):
         if await entries.read(_ASIDE) is not None:
             return counterpart
@@ -349,7 +345,7 @@ async def _set_aside(entries: NamedEntries, used: NamedEntries, copies: Copies) 
     with suppress(ShelvesLost):  # somebody has deleted it
         await entries.create(_ASIDE, b"set aside")
     if entries.name == METADATA:
-        copies.forget()  # deleting it now is intended
+        copies.forget()  # from now on somebody who deletes it intends to
     _log.warning(
         "Orthanc holds two worklists: the one in its %s is used, the one in its %s is set aside and left as it is. "
         'To look at it or to export it, set "Ups.Store" to "%s" for a while',

@@ -37,7 +37,7 @@ def path_beside(projection: str | Path) -> str:
 
 
 class EntriesCopy:
-    """The file of the copy. Its failures are logged once and stop nothing, as the store has everything.
+    """The file of the copy. Its failures are logged once and stop nothing, because the store has everything.
 
     Attributes:
         is_new: True if nothing was copied yet, or nothing of it could be read, when it was opened.
@@ -82,7 +82,7 @@ class EntriesCopy:
             self._failed(error)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         connection, self._connection = self._connection, None
         if connection is not None:
             with suppress(sqlite3.Error):
@@ -108,7 +108,7 @@ class EntriesCopy:
         self._try("INSERT OR REPLACE INTO entry VALUES (?, ?, ?)", row)
 
     def drop(self, key: str) -> None:
-        """The entry was removed."""
+        """Remove an entry from the copy."""
         self._try("DELETE FROM entry WHERE key = ?", (key,))
 
     def _try(self, statement: str, values: tuple[object, ...]) -> None:
@@ -156,7 +156,7 @@ class EntriesCopy:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Everything copied within, without awaiting anything, is one transaction, which is cheaper."""
+        """Copy within one transaction, which is cheaper. Nothing may be awaited within."""
         self._try("BEGIN IMMEDIATE", ())
         try:
             yield
@@ -164,7 +164,7 @@ class EntriesCopy:
             self._try("COMMIT", ())
 
     def fill(self, entries: Iterable[Entry]) -> None:
-        """The file failed: create it again with what is stored."""
+        """Create the file again after a failure, with the stored entries."""
         self._renew()
         with self.at_once():
             for entry in entries:
@@ -223,12 +223,12 @@ class CopiedEntries:
         self._entries = entries
         self._journal = journal
         self._on_lost = on_lost
-        self._in_line = False
+        self._is_aligned = False
         self.copy = copy
 
     async def load(self) -> AsyncIterator[list[Entry]]:
-        """As the port. The first time, when nobody writes yet, the copy is made equal to what is read."""
-        if self._in_line:
+        """See ``Entries``. The first time, before anything is written, the copy is made equal to what is read."""
+        if self._is_aligned:
             async for chunk in self._entries.load():
                 yield chunk
             return
@@ -237,18 +237,19 @@ class CopiedEntries:
             self._align(chunk, copied)
             yield chunk
         if not self._entries.incomplete:
-            self._in_line = True
-            with self.copy.at_once():
-                for key in copied:
-                    self.copy.drop(key)
+            self._drop_obsolete(copied)
 
-    def take(self, others: Sequence[Entry]) -> None:
-        """Make the copy equal to what was read of the store before: every entry but workitems."""
+    def take(self, entries: Sequence[Entry]) -> None:
+        """Make the copy equal to entries that were read from the store: all but workitems."""
         copied = self.copy.versions()
-        self._align(others, copied)
-        self._in_line = True
+        self._align(entries, copied)
+        self._drop_obsolete(copied)
+
+    def _drop_obsolete(self, obsolete: Iterable[str]) -> None:
+        """Drop copies that are not in the store, after which the copy is equal to it."""
+        self._is_aligned = True
         with self.copy.at_once():
-            for key in copied:
+            for key in obsolete:
                 self.copy.drop(key)
 
     def _align(self, chunk: Iterable[Entry], copied: dict[str, str]) -> None:
@@ -261,26 +262,26 @@ class CopiedEntries:
                     self.copy.put(entry)
 
     def load_others(self) -> AsyncIterator[list[Entry]]:
-        """As ``RestorableEntries``."""
+        """See ``RestorableEntries``."""
         return self._entries.load_others()
 
     def scan(self) -> AsyncGenerator[list[Entry], None]:
-        """As ``RestorableEntries``."""
+        """See ``RestorableEntries``."""
         return self._entries.scan()
 
     @property
     def name(self) -> str:
-        """As ``RestorableEntries``."""
+        """See ``RestorableEntries``."""
         return self._entries.name
 
     @property
     def location(self) -> str:
-        """As ``RestorableEntries``."""
+        """See ``RestorableEntries``."""
         return self._entries.location
 
     async def read(self, key: str) -> Entry | None:
-        """As the port. The entry may be from a write whose answer was lost, so it is copied too."""
-        entry = await self._noticing(self._entries.read(key))
+        """See ``Entries``. The entry may be from a write whose answer was lost, so it is copied too."""
+        entry = await self._report_loss(self._entries.read(key))
         if entry is None:
             self.copy.drop(key)
         elif self._is_copied(key, entry.document):
@@ -288,15 +289,15 @@ class CopiedEntries:
         return entry
 
     async def create(self, key: str, document: bytes) -> str:
-        """As the port."""
+        """See ``Entries``."""
         self._note(key)
-        version = await self._noticing(self._entries.create(key, document))
+        version = await self._report_loss(self._entries.create(key, document))
         return self._written(key, document, version)
 
     async def replace(self, key: str, document: bytes, version: str) -> str:
-        """As the port."""
+        """See ``Entries``."""
         self._note(key)
-        version = await self._noticing(self._entries.replace(key, document, version))
+        version = await self._report_loss(self._entries.replace(key, document, version))
         return self._written(key, document, version)
 
     def _written(self, key: str, document: bytes, version: str) -> str:
@@ -305,18 +306,18 @@ class CopiedEntries:
         return version
 
     async def remove(self, key: str, version: str) -> None:
-        """As the port."""
+        """See ``Entries``."""
         self._note(key)
-        await self._noticing(self._entries.remove(key, version))
+        await self._report_loss(self._entries.remove(key, version))
         self.copy.drop(key)
 
     def _note(self, key: str) -> None:
-        """The store is about to be asked to write an entry."""
+        """Note in the journal that an entry is about to be written."""
         if self._journal is not None:
             self._journal.note(key)
 
-    async def _noticing(self, answer: Awaitable[_T]) -> _T:
-        """The answer of the store; calls ``on_lost`` if shelves are lost."""
+    async def _report_loss(self, answer: Awaitable[_T]) -> _T:
+        """The answer of the store; ``on_lost`` is called if shelves are lost."""
         try:
             return await answer
         except ShelvesLost:
@@ -325,24 +326,24 @@ class CopiedEntries:
 
     @property
     def exposed(self) -> bool:
-        """As ``RestorableEntries``."""
+        """See ``RestorableEntries``."""
         return self._entries.exposed
 
     @property
     def incomplete(self) -> frozenset[int]:
-        """As ``RestorableEntries``."""
+        """See ``RestorableEntries``."""
         return self._entries.incomplete
 
     async def missing(self) -> frozenset[int]:
-        """As ``RestorableEntries``."""
+        """See ``RestorableEntries``."""
         return await self._entries.missing()
 
     async def restore(self, entries: AsyncIterator[Entry]) -> int:
-        """As ``RestorableEntries``."""
+        """See ``RestorableEntries``."""
         return await self._entries.restore(entries)
 
     def _is_copied(self, key: str, document: bytes) -> bool:
-        """All but workitems, which the projection holds, and the node's mark."""
+        """True for all entries but workitems, which the projection has, and the node mark."""
         if not self._entries.exposed:
             return False
         return is_tombstone(document) if keys.is_of_workitem(key) else key != keys.NODE

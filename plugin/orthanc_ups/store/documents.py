@@ -41,22 +41,23 @@ class UnreadableDocument(Exception):
     """The bytes are not a document of this plugin, or are one of a newer version. The text says which."""
 
 
-_PACKED_ONCE: Final = 64 * 1024
+_LONGEST_CACHED: Final = 64 * 1024
 
 
 def packed(document: bytes) -> bytes:
-    """A compressed document, as it is on disk: a quarter of its size.
+    """A document compressed for the disk, to about a quarter of its size.
 
-    The key-value store and the search index write the same document soon after each other; it is compressed once.
+    The key-value store and the search index write the same document shortly after each other, so recent results are
+    cached.
     """
-    return _lately_packed(document) if len(document) < _PACKED_ONCE else _deflated(document)
+    return _cached_deflated(document) if len(document) < _LONGEST_CACHED else _deflated(document)
 
 
 def _deflated(document: bytes) -> bytes:
     return zlib.compress(document, 1, -zlib.MAX_WBITS)
 
 
-_lately_packed: Final = lru_cache(128)(_deflated)
+_cached_deflated: Final = lru_cache(128)(_deflated)
 
 
 def unpacked(stored: bytes) -> bytes:
@@ -68,7 +69,7 @@ def unpacked(stored: bytes) -> bytes:
 
 
 def digest_of(document: bytes) -> str:
-    """What tells documents apart: 32 hex digits."""
+    """The digest of a document, in 32 hexadecimal digits."""
     return hashlib.blake2b(document, digest_size=16).hexdigest()
 
 
@@ -99,7 +100,7 @@ def decode(document: bytes) -> Workitem:
 
 
 def decode_interned(document: bytes, interned: Interned) -> Workitem:
-    """As ``decode``, for one of many: short sequences that were read before become the same objects.
+    """Like ``decode``, but short sequences that were decoded before become the same objects, to save memory.
 
     Raises UnreadableDocument.
     """
@@ -108,18 +109,18 @@ def decode_interned(document: bytes, interned: Interned) -> Workitem:
     except msgspec.MsgspecError:
         content = {}
     if content.get("format") != FORMAT:
-        return decode(document)  # another format, or none
+        return decode(document)  # of another format, or unreadable
     content["attributes"] = _with_interned(content["attributes"], interned)
     return _workitem_in(content)
 
 
 def _with_interned(texts: dict[str, msgspec.Raw], interned: Interned) -> DataSet:
-    others: dict[str, msgspec.Raw] = {}
+    separate: dict[str, msgspec.Raw] = {}
     sequences: DataSet = {}
     for tag, raw in texts.items():
         text = bytes(raw)
         if len(text) > LONGEST or not text.startswith(_SEQUENCE):
-            others[tag] = raw
+            separate[tag] = raw
             continue
         entry = interned.get((tag, text))
         if entry is None:
@@ -127,8 +128,8 @@ def _with_interned(texts: dict[str, msgspec.Raw], interned: Interned) -> DataSet
             interned.add((tag, text), sequences[tag])
         else:
             sequences[tag] = entry[0]
-    read_others: DataSet = orjson.loads(_joined(others))
-    return {tag: sequences[tag] if tag in sequences else read_others[tag] for tag in texts}
+    elements: DataSet = orjson.loads(_joined(separate))
+    return {tag: sequences[tag] if tag in sequences else elements[tag] for tag in texts}
 
 
 def _workitem_in(content: dict[str, Any]) -> Workitem:
@@ -172,7 +173,7 @@ def decode_events(document: bytes) -> tuple[Event, ...]:
 
 
 def read(document: bytes) -> dict[str, Any]:
-    """The content of any document, upgraded to the present format. Raises UnreadableDocument."""
+    """The content of any document, upgraded to the current format. Raises UnreadableDocument."""
     try:
         content = orjson.loads(document)
     except orjson.JSONDecodeError as error:
@@ -210,21 +211,21 @@ def _upgraded(content: dict[str, Any], format_number: int) -> dict[str, Any]:
 
 
 def _entry_out(entry: HistoryEntry) -> list[Any]:
-    """An entry of the history; without a reason if it has none, as most."""
+    """A history entry as JSON; most have no reason, which is then left out."""
     return [entry.at, entry.who, entry.what, *([entry.why] if entry.why else [])]
 
 
 def _event_out(event: Event, receivers: dict[tuple[str, ...], int]) -> list[Any]:
-    where = receivers.setdefault(event.receivers, len(receivers))
-    return [event.sequence, int(event.type), event.information, where, event.at]
+    index = receivers.setdefault(event.receivers, len(receivers))
+    return [event.sequence, int(event.type), event.information, index, event.at]
 
 
 def _events_in(content: dict[str, Any]) -> tuple[Event, ...]:
     receivers = [tuple(names) for names in content["receivers"]]
     uid = content["uid"]
     return tuple(
-        Event(sequence, EventType(kind), uid, information, receivers[where], at)
-        for sequence, kind, information, where, at in content["events"]
+        Event(sequence, EventType(kind), uid, information, receivers[index], at)
+        for sequence, kind, information, index, at in content["events"]
     )
 
 
@@ -246,26 +247,26 @@ class _WithTexts(msgspec.Struct):
     attributes: dict[str, msgspec.Raw]
 
 
-class _InParts(msgspec.Struct):
+class _AsTexts(msgspec.Struct):
     format: int
     attributes: dict[str, msgspec.Raw]
 
 
-class _InOne(msgspec.Struct):
+class _AsText(msgspec.Struct):
     format: int
     attributes: msgspec.Raw
 
 
-_T = TypeVar("_T", _InParts, _InOne)
+_T = TypeVar("_T", _AsTexts, _AsText)
 _SEQUENCE: Final = b'{"vr":"SQ"'
 _WITH_TEXTS: Final = msgspec.json.Decoder(_WithTexts)
-_IN_PARTS: Final = msgspec.json.Decoder(_InParts)
-_IN_ONE: Final = msgspec.json.Decoder(_InOne)
+_AS_TEXTS: Final = msgspec.json.Decoder(_AsTexts)
+_AS_TEXT: Final = msgspec.json.Decoder(_AsText)
 
 
 def selected(document: bytes, selection: Selection) -> bytes:
     """The attributes of an answer as JSON text of the inner form (core/dataset.py). Raises UnreadableDocument."""
-    workitem = _read(_IN_PARTS, document)
+    workitem = _read(_AS_TEXTS, document)
     chosen = None if workitem is None else selection.of_members(workitem.attributes, _empty)
     if chosen is None:
         return orjson.dumps(selection.of(attributes_of(document)))
@@ -274,7 +275,7 @@ def selected(document: bytes, selection: Selection) -> bytes:
 
 def whole(document: bytes) -> bytes:
     """All attributes as JSON text of the inner form. Raises UnreadableDocument."""
-    workitem = _read(_IN_ONE, document)
+    workitem = _read(_AS_TEXT, document)
     text = b"" if workitem is None else bytes(workitem.attributes)
     return text if text.startswith(b"{") else orjson.dumps(attributes_of(document))
 
@@ -297,7 +298,7 @@ def _joined(members: Mapping[str, msgspec.Raw]) -> bytes:
 
 
 def encode_log(log: Log) -> bytes:
-    """The document of entry ``subscriber/<AE>``."""
+    """The document of the entry ``subscriber/<AE>``."""
     return orjson.dumps(
         {
             "format": FORMAT,

@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """The journal of the search index: which workitems were written since the index was last known to have everything.
 
-A start that trusts the index reads no workitems but these. It may if three marks are the same text:
+A start that trusts the index reads no workitems but these. It may if three marks are equal:
 
 ========================  ================================================================================
-bears the mark            what follows
+where the mark is         what it means
 ========================  ================================================================================
 the index, in its file    it has everything that the store had when the mark was made
 the journal, first line   it names each workitem that the store was asked to write since then
 the store, ``index``      the mark is the last that was made
 ========================  ================================================================================
 
-So **the index is used only if store, index and journal bear the same mark**; what the journal names is read again,
+So **the index is used only if store, index and journal have the same mark**; what the journal names is read again,
 everything else is equal. In any other case (a file is missing, old or restored from a backup, the store was restored
-or moved, an index of another version) the whole store is read. A new mark is made every few seconds in which anything
-is written, at each start, and when the plugin stops.
+or moved, the index is of another version) the whole store is read. A new mark is made every ten seconds in which
+anything is written, at each start, and when the plugin stops.
 
 The journal is not forced to the disk: it survives the process, not the machine. After a power loss the index is
 rebuilt anyway (``projection/file.py``).
@@ -48,7 +48,7 @@ def document_of(mark: str) -> bytes:
 
 
 def mark_in(entry: Entry | None) -> str:
-    """The mark that the store bears, "" if it bears none."""
+    """The mark in the store's entry ``index``, "" if there is none."""
     try:
         content = {} if entry is None else orjson.loads(entry.document)
         return str(content.get("mark", ""))
@@ -62,9 +62,9 @@ def path_beside(projection: str | Path) -> Path | None:
 
 
 class IndexJournal:
-    """The journal. Lives on the loop.
+    """The journal; used on the loop only.
 
-    A workitem is *open* from ``note``, before it is written, until ``indexed``, when the index has taken it over.
+    A workitem is *open* from ``note``, before it is written, until ``indexed``, when the write has reached the index.
     """
 
     def __init__(self, path: Path) -> None:
@@ -78,7 +78,7 @@ class IndexJournal:
         self._open: Counter[str] = Counter()
 
     def read(self, mark: str) -> frozenset[str] | None:
-        """UIDs of the workitems that were written since this mark was made; None if no journal bears it."""
+        """UIDs of the workitems that were written since this mark was made; None if no journal has this mark."""
         for path in (self._path, self._next_path):
             with suppress(OSError, UnicodeDecodeError):
                 lines = path.read_text("utf-8").splitlines()
@@ -92,7 +92,7 @@ class IndexJournal:
         return self._is_empty
 
     def note(self, key: str) -> None:
-        """The store is about to be asked to write an entry."""
+        """Note that an entry is about to be written."""
         if not keys.is_of_workitem(key):
             return
         uid = keys.uid_of(key)
@@ -103,14 +103,14 @@ class IndexJournal:
             self._append(f"{uid}\n".encode())
 
     def indexed(self, uid: str) -> None:
-        """The index has taken over what was written of a workitem."""
+        """A write of a workitem has reached the index."""
         if self._open[uid] > 1:
             self._open[uid] -= 1
         else:
             del self._open[uid]
 
     def begin(self, mark: str, *, whole: bool) -> None:
-        """Write a second journal as well from now on. It begins with what is open; ``whole``: nothing is."""
+        """Write a second journal too from now on. It begins with what is open; ``whole``: nothing is open."""
         if whole:
             self._open.clear()
         self._noted = set(self._open)
@@ -122,20 +122,20 @@ class IndexJournal:
             self._next = os.open(self._next_path, _NEW_FILE_FLAGS, 0o600)
             _write(self._next, text.encode())
         except OSError as error:
-            self._spoil(error)
+            self._delete(error)
 
     def complete(self) -> None:
-        """The store bears the mark of the second journal, which is the only one now."""
+        """The store has the mark of the second journal, which becomes the only one."""
         if self._next is None:
             return
         try:
             self._next_path.replace(self._path)
         except OSError as error:
-            self._spoil(error)
+            self._delete(error)
             return
-        former, self._file, self._next = self._file, self._next, None
-        if former is not None:
-            os.close(former)
+        previous, self._file, self._next = self._file, self._next, None
+        if previous is not None:
+            os.close(previous)
 
     def close(self) -> None:
         """Close the files."""
@@ -150,10 +150,10 @@ class IndexJournal:
                 if file is not None:
                     _write(file, line)
         except OSError as error:
-            self._spoil(error)
+            self._delete(error)
 
-    def _spoil(self, error: OSError) -> None:
-        """Delete the journals: one that lacks a workitem must bear no mark, and deleting needs no space on the disk."""
+    def _delete(self, error: OSError) -> None:
+        """Delete the journals: one that lacks a workitem must have no mark, and deleting needs no disk space."""
         _log.warning("The journal of the search index %s cannot be written (%s); the next start reads everything",
                      self._path, error)  # fmt: skip
         self.close()
@@ -163,4 +163,4 @@ class IndexJournal:
 
 def _write(file: int, text: bytes) -> None:
     if os.write(file, text) != len(text):
-        raise OSError("not all of it was written")
+        raise OSError("incomplete write")

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The port on Orthanc's key-value store: in process, through the SDK, on one writer thread.
+"""Entries in Orthanc's key-value store: in process, through the SDK, on one writer thread.
 
-Orthanc has key-value stores since 1.12.8 where its index has them (``/system``: ``Capabilities.HasKeyValueStores``).
+Orthanc has key-value stores since 1.12.8 if its index supports them (``/system``: ``Capabilities.HasKeyValueStores``).
 They are visible nowhere: no patient, no statistics, no ``/changes``. They have no compare-and-set, so every call is
 made on one thread, which reads the version before it writes. SQLite allows no second process, so there is no other
 writer.
 
-A value is the revision of its entry in decimal, a line feed, and the document. One that is not small is deflated, with
-``deflated`` after the revision, so that a database page holds two workitems instead of half of one. Revisions grow by
-one with each write; an entry that is created begins at the current time in microseconds, so that a version of an entry
-that was removed is never taken for one of its successor.
+A value is the revision of its entry in decimal, a line feed, and the document. A document of 1,000 bytes or more is
+deflated, with ``deflated`` after the revision, so that a database page holds two workitems instead of half of one.
+Revisions grow by one with each write; an entry that is created begins at the current time in microseconds, so that a
+version of an entry that was removed is never taken for one of its successor.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _log = logging.getLogger("orthanc_ups.store")
 _STORE: Final = "orthanc-ups"
 _CHUNK: Final = 256
 _SMALL: Final = 1_000
-"""Greatest size in bytes of a document that is not deflated."""
-_BEHIND: Final = "worklist"
+"""Documents of this size in bytes or more are deflated."""
+_AFTER_WORKITEMS: Final = keys.WORKLIST
 """The only key that sorts after those of workitems."""
 _DEFLATED: Final = b" deflated"
 _T = TypeVar("_T")
@@ -69,7 +69,7 @@ class KeyValueEntries:
         self._thread: threading.Thread | None = None
 
     async def open(self) -> None:
-        """Start the writer thread; may be repeated. Raises StoreUnavailable if Orthanc's store does not answer."""
+        """Start the writer thread; can be repeated. Raises StoreUnavailable if Orthanc's store does not answer."""
         if self._thread is None:
             self._thread = threading.Thread(
                 target=self._run, args=(asyncio.get_running_loop(),), name="ups-store", daemon=True
@@ -87,7 +87,7 @@ class KeyValueEntries:
     # --- the writer thread --------------------------------------------------------------------------
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Take all waiting calls at once, and hand their outcomes back together, so that the loop wakes once."""
+        """Take all waiting calls at once, and return their outcomes together, so that the loop wakes up once."""
         closing = False
         while not closing:
             batch = [self._calls.get()]
@@ -96,7 +96,7 @@ class KeyValueEntries:
                     batch.append(self._calls.get_nowait())
             closing = None in batch
             outcomes = [_outcome(call) for call in batch if call is not None]
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and nothing waits any more
                 loop.call_soon_threadsafe(_settle, outcomes)
 
     async def _call(self, work: Callable[[], _T]) -> _T:
@@ -106,7 +106,7 @@ class KeyValueEntries:
         self._calls.put(_Call(work, future))
         return await future
 
-    # --- the port -----------------------------------------------------------------------------------
+    # --- entries ------------------------------------------------------------------------------------
 
     async def load(self) -> AsyncIterator[list[Entry]]:
         """Every entry in chunks, by key."""
@@ -118,18 +118,18 @@ class KeyValueEntries:
                 yield chunk
 
     async def load_others(self) -> AsyncIterator[list[Entry]]:
-        """As ``load`` up to the first workitem, as after those only the worklist entry comes."""
+        """Like ``load`` up to the first workitem, then the worklist entry: nothing else sorts after workitems."""
         async for chunk in self.load():
             others = [entry for entry in chunk if entry.key < keys.WORKITEM]
             yield others
             if len(others) < len(chunk):
                 break
-        behind = await self.read(_BEHIND)
-        if behind is not None:
-            yield [behind]
+        last = await self.read(_AFTER_WORKITEMS)
+        if last is not None:
+            yield [last]
 
     async def scan(self) -> AsyncGenerator[list[Entry], None]:
-        """As ``load``, which changes nothing here."""
+        """Like ``load``, which changes nothing here."""
         async for chunk in self.load():
             yield chunk
 
@@ -216,7 +216,7 @@ class KeyValueEntries:
 
     @staticmethod
     def _refuse_unless(done: bool, error: Exception) -> None:
-        """After a failure, which Orthanc normally rolls back: look at what is stored now."""
+        """Raise StoreUnavailable after a failure, unless what is stored now shows that the call was done."""
         if not done:
             raise StoreUnavailable(f"Orthanc's key-value store: {error}", certain=True) from error
 
@@ -235,7 +235,7 @@ def _entry(key: str, value: bytes) -> Entry | None:
         _log.error("The value of %s in Orthanc's key-value store is not an entry of the worklist", key)
         return None
     if revision != head:
-        with contextlib.suppress(UnreadableDocument):  # whoever reads a damaged document reports it
+        with contextlib.suppress(UnreadableDocument):  # the reader of a damaged document reports it
             document = unpacked(document)
     return Entry(key, document, revision.decode())
 
@@ -257,15 +257,14 @@ def _outcome(call: _Call) -> _Outcome:
         return call.future, call.work(), None
     except (EntryConflict, EntryExists, StoreUnavailable) as error:
         return call.future, None, error
-    except (
-        Exception
-    ) as error:  # Orthanc's own exceptions: a locked or full database; nobody knows if it was written
+    except Exception as error:
+        # Orthanc's own exceptions, such as for a locked or full database: the outcome is unknown.
         return call.future, None, StoreUnavailable(f"Orthanc's key-value store: {error}", certain=False)
 
 
 def _settle(outcomes: Sequence[_Outcome]) -> None:
     for future, result, error in outcomes:
-        if future.done():  # its waiter was cancelled
+        if future.done():  # the waiting task was cancelled
             continue
         if error is None:
             future.set_result(result)

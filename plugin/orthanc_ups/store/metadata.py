@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The port on Orthanc's metadata: compare-and-set by ETag, over the loopback."""
+"""Entries in Orthanc's metadata: compare-and-set by ETag, over the loopback."""
 
 from __future__ import annotations
 
@@ -34,10 +34,9 @@ class _StoredValue(NamedTuple):
 
 
 class OrthancEntries:
-    """Entries on shelves. ``open`` first, then ``load``, before anything else.
+    """Entries on shelves. Call ``open`` first, then ``load``.
 
-    The address of each entry is remembered by key, as its number among the possible ones (``candidate_of``): one of
-    some 140 small integers.
+    The address of each entry is kept by key, as its number among the possible ones (``candidate_of``), a small integer.
 
     Attributes:
         refused_because: why nothing is written any more; empty normally.
@@ -55,7 +54,7 @@ class OrthancEntries:
         return f'the metadata of {instances} of the patient "{shelves.PATIENT_ID}"'
 
     def __init__(self, loopback: Loopback, uploads: Uploads | None = None) -> None:
-        """Prepare, without sending anything. ``uploads`` lets the plugin's own shelves pass the guard of uploads."""
+        """Prepare, without sending anything. ``uploads`` are admitted by the upload guard."""
         self._loopback = loopback
         self._shelf_set = ShelfSet(loopback, uploads or Uploads())
         self._candidates: dict[str, int] = {}
@@ -73,7 +72,7 @@ class OrthancEntries:
         """Create the shelves if they are absent, protect them, and find out how this Orthanc compares versions.
 
         Raises:
-            StoreMisconfigured: ``CheckRevisions`` is off, or somebody deletes the shelves again and again.
+            StoreMisconfigured: ``CheckRevisions`` is off, or the shelves are deleted each time they are created.
             StoreUnavailable: try again later.
         """
         self._complete -= await self._shelf_set.make_missing()
@@ -113,12 +112,12 @@ class OrthancEntries:
         self._complete = set(range(self._shelf_set.count)) - incomplete
 
     async def load_others(self) -> AsyncIterator[list[Entry]]:
-        """As the port; reads everything."""
+        """See ``RestorableEntries``; reads everything."""
         async for chunk in self.load():
             yield [entry for entry in chunk if not keys.is_of_workitem(entry.key)]
 
     async def scan(self) -> AsyncGenerator[list[Entry], None]:
-        """Every entry, one shelf at a time, without taking them over. Raises StoreUnavailable."""
+        """Every entry, one shelf at a time, without remembering anything. Raises StoreUnavailable."""
         candidates: dict[str, int] = {}
         async with aclosing(self._each_shelf()) as shelves_read:
             async for shelf, stored in shelves_read:
@@ -126,23 +125,23 @@ class OrthancEntries:
 
     @property
     def incomplete(self) -> frozenset[int]:
-        """Shelves that lack some of their entries. At the very first start this is the first one."""
+        """Shelves that lack some of their entries. At the very first start this is the first shelf."""
         return self._incomplete
 
     async def _each_shelf(self) -> AsyncGenerator[tuple[int, dict[int, bytes]], None]:
-        """The content of each shelf; Orthanc reads the next ones on threads of its own meanwhile."""
-        coming: deque[asyncio.Task[dict[int, bytes]]] = deque()
+        """The content of each shelf; Orthanc reads the next ones in parallel."""
+        reads: deque[asyncio.Task[dict[int, bytes]]] = deque()
         try:
             count = self._shelf_set.count
             for shelf in range(count + _READ_AHEAD):
                 if shelf < count:
-                    coming.append(asyncio.create_task(self._stored_on(shelf)))
+                    reads.append(asyncio.create_task(self._stored_on(shelf)))
                 if shelf >= _READ_AHEAD:
-                    yield shelf - _READ_AHEAD, await coming.popleft()
+                    yield shelf - _READ_AHEAD, await reads.popleft()
         finally:
-            for task in coming:
+            for task in reads:
                 task.cancel()
-            await asyncio.gather(*coming, return_exceptions=True)
+            await asyncio.gather(*reads, return_exceptions=True)
 
     async def _stored_on(self, shelf: int) -> dict[int, bytes]:
         reply = await self._loopback.request(
@@ -185,10 +184,10 @@ class OrthancEntries:
                        shelves.INSTANCES[address.shelf], what)  # fmt: skip
 
     async def read(self, key: str) -> Entry | None:
-        """One entry as it is stored now; takes some milliseconds, as Orthanc reads a whole shelf.
+        """One entry as it is stored now; takes some milliseconds, because Orthanc reads a whole shelf.
 
         Raises:
-            ShelvesLost: its shelf is gone, so it is unknown.
+            ShelvesLost: its shelf is gone, so nothing is known about it.
             StoreUnavailable: no answer.
         """
         entry = await self._find(key)
@@ -256,8 +255,8 @@ class OrthancEntries:
         """Write a new entry and return its version.
 
         Raises:
-            EntryExists: there is an entry of this key.
-            ShelvesLost, StoreUnavailable: as in the port.
+            EntryExists: an entry with this key exists.
+            ShelvesLost, StoreUnavailable: see ``RestorableEntries``.
         """
         if key in self._candidates and await self.read(key) is not None:
             raise EntryExists(key)
@@ -278,7 +277,7 @@ class OrthancEntries:
         return version
 
     async def _created(self, key: str, content: bytes, count: int) -> str:
-        """Write at the first free address among ``count`` shelves, which is the same again if the answer was lost."""
+        """Write at the first free address among ``count`` shelves, the same as before if an answer was lost."""
         for probe in range(shelves.PROBES):
             address = shelves.new_address(key, probe, count)
             if await self._put_new(address, content):
@@ -288,10 +287,10 @@ class OrthancEntries:
             if stored is not None and stored.holds(key):
                 self._learn(key, address)
                 raise EntryExists(key)
-        raise StoreUnavailable(f"no room for the entry {key}", certain=True)
+        raise StoreUnavailable(f"no free address for the entry {key}", certain=True)
 
     async def _add_shelf_if_full(self) -> None:
-        """Add another shelf once the present ones are full. If it cannot be created, they must do for a while."""
+        """Add another shelf once the present ones are full. If it cannot be created, go on with these for a while."""
         count, entries = self._shelf_set.count, len(self._candidates)
         is_full = entries >= max(self.full * count, self._add_from)
         if not is_full or count == shelves.SHELVES or self._adding or self.refused_because:
@@ -327,7 +326,7 @@ class OrthancEntries:
             raise EntryConflict(key)
         if reply.status != 200:
             raise refused(reply, "cannot write an entry")
-        await self._refuse_if_it_was_gone(key, address, Version.parse(reply.etag))
+        await self._refuse_if_recreated(key, address, Version.parse(reply.etag))
         return str(written)
 
     async def _swap(self, address: Address, value: Value, expected: Version) -> tuple[Reply, Version]:
@@ -355,15 +354,15 @@ class OrthancEntries:
             del self._candidates[key]
             await self._require(address.shelf)
             raise EntryConflict(key)
-        if stored.value is None:  # overwritten by somebody: the entry moves to its next address
+        if stored.value is None:  # overwritten with something else: the entry moves to its next address
             del self._candidates[key]
             raise EntryConflict(key)
         if stored.etag.digest != expected.digest:
             raise EntryConflict(key)
         return stored.etag
 
-    async def _refuse_if_it_was_gone(self, key: str, address: Address, written: Version) -> None:
-        # Orthanc ignores If-Match for absent metadata; it then starts counting revisions again.
+    async def _refuse_if_recreated(self, key: str, address: Address, written: Version) -> None:
+        # Orthanc ignores If-Match for absent metadata, and starts counting revisions again.
         if written.revision > 0:
             return
         self._candidates.pop(key, None)
@@ -394,7 +393,7 @@ class OrthancEntries:
 
     async def _put(self, address: Address, content: bytes, etag: Version | None) -> Reply:
         self._refuse_if_incomplete(address.shelf)
-        self._refuse_if_told()
+        self._refuse_if_closed()
         headers = {"If-Match": f'"{etag}"'} if etag else None
         reply = await self._loopback.request("PUT", shelves.path(address), content, headers)
         if reply.status == 404:
@@ -405,18 +404,18 @@ class OrthancEntries:
         return reply
 
     async def _settle(self, address: Address, content: bytes, reply: Reply) -> None:
-        """A server error leaves open whether the write was done: read the entry to find out."""
+        """Find out by reading whether a write was done that a server error answered. Raises StoreUnavailable."""
         stored = await self._look(address)
         arrived = stored is not None and stored.stored == content
         raise StoreUnavailable(f"cannot write an entry: Orthanc answered {reply}", certain=not arrived)
 
     async def _delete(self, address: Address, etag: Version) -> Reply:
-        self._refuse_if_told()
+        self._refuse_if_closed()
         return await self._loopback.request(
             "DELETE", shelves.path(address), headers={"If-Match": f'"{etag}"'}
         )
 
-    def _refuse_if_told(self) -> None:
+    def _refuse_if_closed(self) -> None:
         if self.refused_because:
             raise StoreUnavailable(self.refused_because, certain=True)
 
@@ -429,7 +428,7 @@ class OrthancEntries:
     # --- when somebody deletes the shelves --------------------------------------------------------
 
     async def missing(self) -> frozenset[int]:
-        """The shelves that are gone or not filled; writes to them are refused. Complete ones are not read again."""
+        """See ``RestorableEntries``. Shelves that were complete and still exist are not read again."""
         self._incomplete = await self._shelf_set.incomplete(self._complete)
         self._complete = set(range(self._shelf_set.count)) - self._incomplete
         return self._incomplete
@@ -437,20 +436,20 @@ class OrthancEntries:
     async def restore(self, entries: AsyncIterator[Entry]) -> int:
         """Create the missing shelves again, write their entries back, and return how many those are.
 
-        For an entry that this adapter has not loaded, its addresses say whether it can have been on a missing
-        shelf. An entry that is there already is not overwritten.
+        The addresses of an entry that was not loaded say whether it can have been on a missing shelf. Nothing is
+        overwritten.
 
         Raises:
-            StoreMisconfigured: somebody deletes the shelves again and again.
+            StoreMisconfigured: the shelves are deleted each time they are created.
             StoreUnavailable: not finished; call it again.
         """
         missing = await self.missing()
         if not missing:
             return 0
-        number = await self._shelf_set.make_missing()
-        missing |= number
-        self._incomplete |= number
-        self._complete -= number
+        created = await self._shelf_set.make_missing()
+        missing |= created
+        self._incomplete |= created
+        self._complete -= created
         occupied = {shelves.address(key, candidate) for key, candidate in self._candidates.items()}
         written = 0
 
@@ -494,9 +493,9 @@ class OrthancEntries:
         return stored is not None and stored.holds(key)
 
     async def _put_old(self, entry: Entry, address: Address) -> bool:
-        """Write an entry with the very bytes of its version, if there is nothing at its address.
+        """Write an entry with the bytes of its version, unless there is something at its address.
 
-        If it has no such version, as the entry alone was lost before, the next writer gets a conflict with the new one.
+        If its version is not of this store, the next writer gets a conflict and learns the new version.
         """
         value = Value(entry.key, _revision(entry.version), entry.document)
         reply = await self._loopback.request("PUT", shelves.path(address), value.encoded())

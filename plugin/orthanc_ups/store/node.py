@@ -38,7 +38,7 @@ class MonotonicClock(Protocol):
     """The clock of the mark."""
 
     def monotonic(self) -> float:
-        """Seconds since some moment; never set back."""
+        """Seconds since an arbitrary moment; never set back."""
         ...
 
     async def sleep(self, seconds: float) -> None:
@@ -74,7 +74,7 @@ class NodeFile:
     """
 
     def __init__(self, path: str | Path) -> None:
-        """Raises OSError if no file can be made there."""
+        """Open or create the file. Raises OSError if that is not possible."""
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -99,15 +99,15 @@ class NodeMark:
     """The mark, as one node sees it. Call ``acquire``, then ``keep`` in a task of its own, and ``release`` at last."""
 
     def __init__(
-        self, entries: Entries, node: Node, clock: MonotonicClock, waits: Callable[[str], None]
+        self, entries: Entries, node: Node, clock: MonotonicClock, on_wait: Callable[[str], None]
     ) -> None:
-        """``waits`` is called with the reason, in words, when this node has to wait for another one."""
+        """``on_wait`` is called with the reason when this node has to wait for another one."""
         self._entries = entries
         self._node = node
         self._clock = clock
         self._mark = CompareAndSet(entries, keys.NODE)
         self._renewals = 0
-        self._waits = waits
+        self._on_wait = on_wait
         self._rival = ""
         self._holder: Node | None = None
 
@@ -119,24 +119,24 @@ class NodeMark:
         """Wait until no other node holds the worklist, and mark it as ours. Raises StoreUnavailable."""
         watched, since = "", 0.0
         while (entry := await self._mark_of_another()) is not None:
-            self._tell(entry)
+            self._report(entry)
             if entry.version != watched:
                 watched, since = entry.version, self._clock.monotonic()
             elif self._clock.monotonic() - since >= STALE_AFTER and await self._take_over(entry):
                 break
             await self._clock.sleep(_LOOK_EVERY)
         if self._holder is not None:
-            _log.warning("%s gave the worklist up; this node keeps it now", self._holder)
+            _log.warning("%s has given up the worklist; this node keeps it now", self._holder)
         self._holder = None
 
-    def _tell(self, entry: Entry) -> None:
+    def _report(self, entry: Entry) -> None:
         holder = _node_in(entry)
         if self._holder is not None and self._holder.run == holder.run:
             return
         reason = f"another node holds the worklist on this database: {holder}"
-        self._waits(reason)
+        self._on_wait(reason)
         if self._holder is None or self._holder.name != holder.name:  # a restart of it is not logged
-            _log.warning("The UPS service is not open, as %s; this one waits until it is gone", reason)
+            _log.warning("The UPS service is not open, because %s; waiting until that node is gone", reason)
         self._holder = holder
 
     async def _mark_of_another(self) -> Entry | None:
@@ -154,7 +154,7 @@ class NodeMark:
         return None
 
     async def _claim(self, version: str | None) -> Entry | None:
-        """Replace a version of the mark by this node's. Returns the mark that is there instead, None on success."""
+        """Replace a version of the mark by this node's. Returns None on success, else the mark that is stored."""
         while True:
             mark = CompareAndSet(self._entries, keys.NODE, version)
             try:
@@ -197,7 +197,7 @@ class NodeMark:
                 pause = _RETRY_EVERY
 
     async def _renewed(self) -> bool:
-        """Write the mark again, even if it was deleted with everything else; False if another node has it."""
+        """Write the mark again, even if it was deleted; False if another node has it."""
         while True:
             try:
                 await self._mark.write(self._document())
@@ -214,7 +214,7 @@ class NodeMark:
         try:
             await self._mark.remove()
         except (Conflict, StoreUnavailable) as error:
-            _log.info("The mark of this node was left behind: %s", error)
+            _log.info("Cannot remove the mark of this node: %s", error)
         self._mark = CompareAndSet(self._entries, keys.NODE)
 
 

@@ -11,7 +11,7 @@ from .writer import StoredEntry
 
 
 class Notes:
-    """What parts such as rules remember over restarts, each under a name of its own."""
+    """What parts such as rules keep across restarts, each under its own name."""
 
     def __init__(self, entries: Entries) -> None:
         self._entries = entries

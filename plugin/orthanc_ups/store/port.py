@@ -36,11 +36,11 @@ class Entries(Protocol):
     """Compare-and-set over named documents. Every method may raise StoreUnavailable."""
 
     def load(self) -> AsyncIterator[list[Entry]]:
-        """Every entry, in chunks, in no order."""
+        """Every entry, in chunks, in arbitrary order."""
         ...
 
     async def read(self, key: str) -> Entry | None:
-        """One entry as the store has it now; may be slow (use only after a conflict or a lost answer)."""
+        """One entry as the store has it now, None if it does not exist. May be slow: for conflicts and lost answers."""
         ...
 
     async def create(self, key: str, document: bytes) -> str:
@@ -77,7 +77,7 @@ class RestorableEntries(Entries, Protocol):
 
     @property
     def name(self) -> str:
-        """As in ``Ups.Store``."""
+        """The value of ``Ups.Store`` that chooses it."""
         ...
 
     @property
@@ -86,7 +86,7 @@ class RestorableEntries(Entries, Protocol):
         ...
 
     def load_others(self) -> AsyncIterator[list[Entry]]:
-        """Every entry but those of workitems and purged ones (``workitem/…``), in chunks, in no order."""
+        """Every entry but workitems and tombstones (``workitem/…``), in chunks, in arbitrary order."""
         ...
 
     def scan(self) -> AsyncGenerator[list[Entry], None]:
@@ -107,15 +107,15 @@ class RestorableEntries(Entries, Protocol):
         """Numbers of the shelves that are gone or not filled yet; reads from or writes to them raise ShelvesLost.
 
         Raises:
-            StoreUnavailable: it is not known now.
+            StoreUnavailable: Orthanc does not answer.
         """
         ...
 
     async def restore(self, entries: AsyncIterator[Entry]) -> int:
         """Create the missing shelves again, write their entries back, and return how many those are.
 
-        ``entries`` yields everything that is known, in any order; the other shelves are left as they are. Versions stay
-        valid. May be called again after a failure or a crash; nothing is overwritten.
+        ``entries`` yields all entries, in any order; those on other shelves are left as they are. Versions stay valid.
+        Can be called again after a failure or a crash; nothing is overwritten.
 
         Raises:
             StoreMisconfigured: they are deleted each time they are created; there is no point in calling again.

@@ -26,7 +26,7 @@ _AT_ONCE: Final = 8
 _DELETIONS: Final = 3
 _WITHIN: Final = 600.0  # seconds; a router that waits for stable studies acts a minute after each upload
 DELETED_AGAIN: Final = (
-    f"the worklist in Orthanc's metadata was deleted {_DELETIONS} times within ten minutes, it seems by a router or "
+    f"the worklist in Orthanc's metadata was deleted {_DELETIONS} times within ten minutes, apparently by a router or "
     f'script that deletes what it has forwarded: exclude the Patient ID "{shelves.PATIENT_ID}" or the label '
     f'"{shelves.LABEL}" there, or set '
     '"Ups.Store" to "key-value" (Orthanc 1.12.8 or later with SQLite), and restart Orthanc'
@@ -48,7 +48,7 @@ class RepeatedDeletions:
     """Recognizes a router that deletes each shelf soon after it was created, so that no more are created."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """``clock``: seconds since some moment."""
+        """``clock`` returns seconds since an arbitrary moment."""
         self._clock = clock
         self._sent: set[int] = set()
         self._times: deque[float] = deque(maxlen=_DELETIONS)
@@ -70,9 +70,9 @@ class RepeatedDeletions:
 
 
 async def in_flight(work: Callable[[T], Awaitable[None]], items: Iterable[T]) -> None:
-    """Do the work for every item, a few at a time.
+    """Do the work for every item, eight at a time.
 
-    The first failure stops it, and is raised once everything that was begun has ended.
+    The first failure stops this, and is raised once all work that was begun has ended.
     """
     waiting = iter(items)
     failures: list[Exception] = []
@@ -97,7 +97,7 @@ class ShelfSet:
     """The shelves as a whole; OrthancEntries writes what is on them.
 
     Attributes:
-        count: how many there are, or should be; 1 before ``make_missing``.
+        count: the number of shelves that should exist; 1 before ``make_missing``.
     """
 
     def __init__(self, loopback: Loopback, uploads: Uploads) -> None:
@@ -111,7 +111,7 @@ class ShelfSet:
         """Send the shelves that Orthanc does not have, protect the patient, and return which they were.
 
         Raises:
-            StoreMisconfigured: somebody deletes them each time they are created.
+            StoreMisconfigured: they are deleted each time they are created.
             StoreUnavailable: Orthanc did not take one, with its reason.
         """
         present = await self.present()
@@ -153,14 +153,14 @@ class ShelfSet:
     # --- how many ---
 
     async def recount(self, present: frozenset[int]) -> int | None:
-        """Take over how many there are, as another node may have added some; return the number that was noted."""
+        """Update ``count``, because another node may have added shelves; return the stored number."""
         stored = await self._stored_count() if 0 in present else None
         counted = stored if stored is not None else await self._count_without_note(present)
         self.count = max(self.count, counted, max(present, default=0) + 1)
         return stored
 
     async def _stored_count(self) -> int | None:
-        """The number that stands on the first shelf, None if there is none."""
+        """The number of shelves that is stored on the first shelf, None if there is none."""
         reply = await self._loopback.request("GET", _COUNT)
         if reply.status not in (200, 404):
             raise refused(reply, "cannot read the number of shelves of the worklist")
@@ -194,12 +194,14 @@ class ShelfSet:
             self._uploads.done(shelf)
         status = reply.json().get("Status", "") if reply.status == 200 else ""
         if status not in ("Success", "AlreadyStored"):
-            what = f"cannot make shelf {shelf} of the worklist"
-            raise StoreUnavailable(f"{what}: Orthanc answered {reply} {status}", certain=True)
+            raise StoreUnavailable(
+                f"cannot create shelf {shelf} of the worklist: Orthanc answered {reply} {status}",
+                certain=True,
+            )
         self.deletions.note_sent(shelf)
 
     async def _moment(self) -> StudyMoment:
-        """When the study was created, as its first instance says; else now."""
+        """When the study was created, from its attributes; now if it does not exist."""
         if self._created is None:
             reply = await self._loopback.request("GET", f"/studies/{shelves.STUDY}")
             if reply.status not in (200, 404):
@@ -218,11 +220,11 @@ class ShelfSet:
             )
 
     async def _label(self) -> None:
-        """Label the study, so that routers and searches can leave it out; Orthanc before 1.12.0 has no labels."""
+        """Label patient and study, so that routers can exclude them; Orthanc before 1.12.0 has no labels."""
         for resource in (f"/patients/{shelves.PATIENT}", f"/studies/{shelves.STUDY}"):
             reply = await self._loopback.request("PUT", f"{resource}/labels/{shelves.LABEL}")
             if reply.status != 200:
-                _log.info("The pseudo patient of the worklist gets no label: Orthanc answered %s", reply)
+                _log.info("Cannot label the pseudo patient of the worklist: Orthanc answered %s", reply)
                 return
 
     async def mark_complete(self, numbers: Iterable[int]) -> None:
@@ -239,15 +241,15 @@ class ShelfSet:
             )
 
     async def is_complete(self, shelf: int) -> bool:
-        """True if the shelf is there with all its entries."""
+        """True if a shelf exists and has all its entries."""
         reply = await self._loopback.request("GET", _mark_of(shelf))
         if reply.status not in (200, 404):
             raise refused(reply, f"cannot read shelf {shelf} of the worklist")
         return reply.status == 200 and reply.body == shelves.MARK
 
     async def incomplete(self, complete: Set[int]) -> frozenset[int]:
-        """The shelves that are gone, or not filled. Those in ``complete`` are not read if they are there."""
-        numbers = frozenset(range(self.count))  # one that is added meanwhile is complete
+        """The shelves that are gone or not filled. Those in ``complete`` are not read if they exist."""
+        numbers = frozenset(range(self.count))  # a shelf that is added meanwhile is complete
         present = await self.present() & numbers
         incomplete = set(numbers - present)
 
@@ -259,13 +261,13 @@ class ShelfSet:
         return frozenset(incomplete)
 
     async def counts_revisions(self) -> bool:
-        """Try out how this Orthanc compares versions, on a slot reserved for it.
+        """Test how this Orthanc compares versions, in a slot reserved for this.
 
         True if its database counts revisions; False if it compares the content only (SQLite before 1.12.8,
         where an ETag always begins with ``0-``).
 
         Raises:
-            StoreMisconfigured: it overwrites without comparing, as ``CheckRevisions`` is off.
+            StoreMisconfigured: it overwrites without comparing, because ``CheckRevisions`` is off.
         """
         path = shelves.path(Address(0, secrets.choice(shelves.PROBE_SLOTS)))
         await self._clear(path)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The shelves: a pseudo patient whose instances carry the worklist as their metadata. Nothing is sent here.
+"""The shelves: instances of a pseudo patient, whose metadata are the worklist. Nothing is sent here.
 
 There is one shelf at first, and another one is added whenever they are full. An entry is one user metadata of a
 shelf. Shelf and slot are hashes of its key, so an address needs no lookup; where two keys collide, the second goes to
@@ -45,15 +45,15 @@ entries of 4 KB, 113 ms at 4,000; and listing them is more than linear: 45 ms at
 16,000 (SQLite, two busy cores).
 """
 
-# User metadata of Orthanc have the numbers 1024–65535. Hospitals use the first ones, so these are left to them;
-# the last ones are kept back for the shelves themselves.
+# User metadata of Orthanc have the numbers 1024–65535. The first are left to the hospital's own metadata, the last are
+# reserved for the shelves themselves.
 FIRST_USER_SLOT: Final = 1024
 SLOTS: Final = range(1040, 65520)
 PROBE_SLOTS: Final = range(65520, 65534)
 COUNT_SLOT: Final = 65534
 MARK_SLOT: Final = 65535
 
-# Written to a shelf when all its entries are there; so a shelf that lacks it was made but not filled, or emptied.
+# Written to a shelf once it has all its entries. A shelf without it was created but not filled, or was emptied.
 MARK: Final = b"orthanc-ups shelf 1"
 
 PROBES: Final = 16
@@ -69,7 +69,7 @@ class Address(NamedTuple):
 
 
 def hashed(key: str, probe: int) -> Address:
-    """Hash number ``probe`` (0 is the best) of a key: the address with 256 shelves."""
+    """Hash number ``probe`` of a key (0 is preferred): its address with 256 shelves."""
     digest = hashlib.blake2b(f"{probe} {key}".encode(), digest_size=8).digest()
     number = int.from_bytes(digest, "big")
     return Address(number % SHELVES, SLOTS[number // SHELVES % len(SLOTS)])
@@ -91,7 +91,7 @@ def new_address(key: str, probe: int, count: int) -> Address:
 
 
 def candidate_of(key: str, position: Address) -> int | None:
-    """The number of an address among those possible for the key; None if it is none of them."""
+    """The number of an address among those possible for a key; None if it is not possible."""
     bits = position.shelf.bit_length()
     for probe in range(PROBES):
         number, slot = hashed(key, probe)
@@ -108,7 +108,7 @@ def address(key: str, candidate: int) -> Address:
 
 
 def addresses(key: str, probe: int, count: int) -> list[Address]:
-    """The addresses that an entry of this key may have among ``count`` shelves, however many there were then."""
+    """The addresses that an entry may have among ``count`` shelves, however many there were when it was written."""
     number, slot = hashed(key, probe)
     numbers = {number % (1 << bits) for bits in range(SHELVES.bit_length())}
     return [Address(shelf, slot) for shelf in sorted(numbers) if shelf < count]
@@ -145,7 +145,7 @@ def md5(stored: bytes) -> str:
 
 
 class Version(NamedTuple):
-    """A version as the port has it: Orthanc's ETag of the entry, as far as it can be predicted."""
+    """The version of an entry: its ETag in Orthanc, as far as it can be predicted."""
 
     revision: int
     digest: str
@@ -155,7 +155,7 @@ class Version(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Version:
-        """Read what ``str`` wrote, or an ETag without its quotes. Raises ValueError."""
+        """Parse the result of ``str``, or an ETag without its quotes. Raises ValueError."""
         revision, separator, digest = text.partition("-")
         if not separator:
             raise ValueError(f"not a version: {text!r}")
@@ -173,12 +173,12 @@ SERIES: Final = identifier_of(PATIENT_ID, STUDY_UID, SERIES_UID)
 INSTANCES: Final = tuple(
     identifier_of(PATIENT_ID, STUDY_UID, SERIES_UID, sop_instance_uid(shelf)) for shelf in range(SHELVES)
 )
-_OURS: Final = frozenset({PATIENT, STUDY, SERIES, *INSTANCES})
+_OWN: Final = frozenset({PATIENT, STUDY, SERIES, *INSTANCES})
 
 
-def is_ours(orthanc_id: str) -> bool:
+def is_own(orthanc_id: str) -> bool:
     """True for Orthanc's identifier of a shelf, or of its series, study or patient."""
-    return orthanc_id in _OURS
+    return orthanc_id in _OWN
 
 
 def shelves_of(key: str) -> frozenset[int]:
@@ -199,7 +199,7 @@ def _sop_instance_uids() -> frozenset[str]:
 def own_instances(uploads: Uploads) -> OwnInstances:
     """The instances that are shelves, for the guard against uploads by others."""
     return OwnInstances(
-        PATIENT_ID, f"{UID_ROOT}.3.", _sop_instance_uids().__contains__, uploads.claim, is_ours
+        PATIENT_ID, f"{UID_ROOT}.3.", _sop_instance_uids().__contains__, uploads.claim, is_own
     )
 
 
@@ -247,7 +247,7 @@ class Uploads:
         self._expected.discard(sop_instance_uid(shelf))
 
     def claim(self, sop_instance: str) -> bool:
-        """True if an upload that arrives is the announced one; a second one is not."""
+        """True if an upload that arrives was announced; a second upload of the same instance was not."""
         try:
             self._expected.remove(sop_instance)
         except KeyError:

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Compare-and-set writes.
 
-``CompareAndSet`` is the one place that knows what a lost answer means. ``Writer`` repeats it until the outcome is
-certain, for commands. ``StoredEntry`` leaves that to its caller and merges what others wrote, for cursors, dead letters
-and notes.
+``CompareAndSet`` alone handles lost answers. ``Writer`` repeats it until the outcome is certain, for commands.
+``StoredEntry`` leaves that to its caller and merges what another writer wrote, for cursors, dead letters and notes.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ class CompareAndSet:
 
     @property
     def is_in_doubt(self) -> bool:
-        """True while nobody knows whether a document that was sent is stored."""
+        """True while it is unknown whether a document that was sent is stored."""
         return bool(self._doubtful)
 
     def take(self, version: str | None) -> None:
@@ -132,7 +131,7 @@ class CompareAndSet:
 
         Raises:
             Conflict: somebody else wrote meanwhile, and nothing was deleted. ``version`` is theirs now.
-            StoreUnavailable: nobody knows whether it is deleted.
+            StoreUnavailable: it is unknown whether the entry is deleted.
         """
         if self.version is None:
             return
@@ -146,7 +145,7 @@ class CompareAndSet:
                 raise Conflict(entry) from None
 
     async def discard(self) -> None:
-        """Delete the entry whatever it holds. Raises StoreUnavailable."""
+        """Delete the entry whatever its version. Raises StoreUnavailable."""
         while self.version is not None:
             try:
                 await self.remove()
@@ -161,7 +160,7 @@ def _digest(document: bytes) -> bytes:
 class Writer:
     """Writes entries until the outcome of each write is certain.
 
-    That may take as long as Orthanc is silent; ``is_stuck`` then says that starting more writes is pointless.
+    That may take as long as Orthanc does not answer; ``is_stuck`` then says that starting more writes is pointless.
     """
 
     def __init__(self, entries: Entries, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
@@ -219,11 +218,11 @@ class Writer:
                 version = conflict.entry.version if conflict.entry else None
 
     async def remove(self, key: str, version: str) -> None:
-        """Delete an entry. Raises Conflict, or StoreUnavailable if nobody knows whether it is deleted."""
+        """Delete an entry. Raises Conflict, or StoreUnavailable if it is unknown whether it is deleted."""
         await CompareAndSet(self._entries, key, version).remove()
 
     async def discard(self, key: str, version: str) -> None:
-        """Delete an entry whatever it holds. Raises StoreUnavailable if nobody knows whether it is deleted."""
+        """Delete an entry whatever its version. Raises StoreUnavailable if it is unknown whether it is deleted."""
         await CompareAndSet(self._entries, key, version).discard()
 
 
@@ -253,7 +252,7 @@ class StoredEntry:
 
     @property
     def stored(self) -> Entry | None:
-        """The entry as it is stored, None if it is not."""
+        """The entry as it is stored, None if it does not exist."""
         version = self._entry.version
         return Entry(self.key, self.document, version) if version is not None else None
 
@@ -261,7 +260,7 @@ class StoredEntry:
         """Write the document that ``make`` returns.
 
         Args:
-            make: is called with None, or with the document that somebody else wrote meanwhile, to merge with it.
+            make: called with None, or with the document that another writer stored meanwhile, to merge with it.
 
         Raises:
             StoreUnavailable: the write may or may not have been done; write again.
@@ -279,5 +278,5 @@ class StoredEntry:
         )
 
     async def remove(self) -> None:
-        """Delete the entry whatever it holds. May raise StoreUnavailable."""
+        """Delete the entry whatever its version. May raise StoreUnavailable."""
         await self._entry.discard()

@@ -14,7 +14,7 @@ from orthanc_ups.dicomweb.request import WebRequest
 from orthanc_ups.dicomweb.rights import Rights
 from orthanc_ups.management.routing import Router
 from orthanc_ups.management.storage import Storage
-from orthanc_ups.store.memory import InMemoryEntries
+from tests.support.memory_store import InMemoryEntries
 
 DOCUMENTS = {
     "workitem/1": b'{"uid": "1"}',

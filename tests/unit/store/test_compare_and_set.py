@@ -9,10 +9,10 @@ from itertools import product
 
 import pytest
 
-from orthanc_ups.store.memory import InMemoryEntries
 from orthanc_ups.store.port import Entry, StoreUnavailable
 from orthanc_ups.store.writer import CompareAndSet, Conflict, StoredEntry, Writer
 from tests.support.delivery import run
+from tests.support.memory_store import InMemoryEntries
 
 KEY = "note/test"
 TROUBLES = ("", "lost_requests", "lost_answers", "unavailable")

@@ -12,9 +12,9 @@ from orthanc_ups.core.workitem import HistoryEntry, SpecificAct, Subscription, W
 from orthanc_ups.projection.projection import Projection
 from orthanc_ups.store import documents
 from orthanc_ups.store.documents import FORMAT, UnreadableDocument, decode, encode, read
-from orthanc_ups.store.memory import InMemoryEntries
 from orthanc_ups.worklist.loader import Loader
 from tests.support.delivery import event
+from tests.support.memory_store import InMemoryEntries
 from tests.support.service import on_loop
 from tests.support.workitems import stored, uid
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from orthanc_ups.store import keys
-from orthanc_ups.store.memory import InMemoryEntries
 from orthanc_ups.store.node import RENEW_EVERY, STALE_AFTER, Node, NodeFile, NodeMark
 from orthanc_ups.store.port import Entry
 from tests.support.delivery import VirtualClock, run, settle
+from tests.support.memory_store import InMemoryEntries
 
 
 class Nodes:

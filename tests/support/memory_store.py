@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The in-memory twin of the store, with failures that a test can switch on."""
+"""A store in memory, with failures that a test can switch on."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
 from typing import Final, Self
 
-from . import keys
-from .port import Entry, EntryConflict, EntryExists, ShelvesLost, StoreUnavailable
+from orthanc_ups.store import keys
+from orthanc_ups.store.port import Entry, EntryConflict, EntryExists, ShelvesLost, StoreUnavailable
 
 _CHUNK: Final = 64
 
 
 @dataclass
-class _Shared:
-    """What several twins share: documents by key, each with the number of its write."""
+class SharedEntries:
+    """What several adapters share: documents by key, each with the number of its write."""
 
     documents: dict[str, tuple[bytes, int]] = field(default_factory=dict)
     writes: int = 0
@@ -44,7 +44,7 @@ class InMemoryEntries:
 
     def __init__(self, beside: InMemoryEntries | None = None) -> None:
         """``beside``: a further adapter on the same store."""
-        self._shared: _Shared = _Shared() if beside is None else beside._shared
+        self.shared: SharedEntries = SharedEntries() if beside is None else beside.shared
         self.unavailable = False
         self.lost_requests = 0
         self.lost_answers = 0
@@ -59,51 +59,51 @@ class InMemoryEntries:
         """Every entry, in chunks."""
         self._called("load")
         entries = [
-            Entry(key, *_document_and_version(stored)) for key, stored in self._shared.documents.items()
+            Entry(key, *_document_and_version(stored)) for key, stored in self.shared.documents.items()
         ]
         for start in range(0, len(entries), _CHUNK):
             yield entries[start : start + _CHUNK]
 
     async def load_others(self) -> AsyncIterator[list[Entry]]:
-        """As the port."""
+        """See ``Entries``."""
         self._called("load_others")
         yield [
             Entry(key, *_document_and_version(stored))
-            for key, stored in self._shared.documents.items()
+            for key, stored in self.shared.documents.items()
             if not keys.is_of_workitem(key)
         ]
 
     async def scan(self) -> AsyncGenerator[list[Entry], None]:
-        """As ``load``."""
+        """Like ``load``."""
         async for chunk in self.load():
             yield chunk
 
     async def read(self, key: str) -> Entry | None:
         """One entry. Raises StoreUnavailable, or ShelvesLost if it was lost."""
         self._called("read")
-        stored = self._shared.documents.get(key)
+        stored = self.shared.documents.get(key)
         if stored is None:
             self._refuse_if_lost()
             return None
         return Entry(key, *_document_and_version(stored))
 
     async def create(self, key: str, document: bytes) -> str:
-        """As the port."""
+        """See ``Entries``."""
         self._called("create")
         self._refuse_if_lost()
-        if key in self._shared.documents:
+        if key in self.shared.documents:
             raise EntryExists(key)
         return self._write(key, document)
 
     async def replace(self, key: str, document: bytes, version: str) -> str:
-        """As the port."""
+        """See ``Entries``."""
         self._called("replace")
         self._refuse_if_lost()
         self._compare(key, version)
         return self._write(key, document)
 
     async def remove(self, key: str, version: str) -> None:
-        """As the port."""
+        """See ``Entries``."""
         self._called("remove")
         self._refuse_if_lost()
         self._compare(key, version)
@@ -115,11 +115,11 @@ class InMemoryEntries:
             raise StoreUnavailable("switched off by a test", certain=True)
 
     def _compare(self, key: str, version: str) -> None:
-        stored = self._shared.documents.get(key)
+        stored = self.shared.documents.get(key)
         if self.conflicts:
             self.conflicts -= 1
             if stored is not None:
-                self._shared.put(key, stored[0])
+                self.shared.put(key, stored[0])
             raise EntryConflict(key)
         if stored is None or str(stored[1]) != version:
             raise EntryConflict(key)
@@ -129,10 +129,10 @@ class InMemoryEntries:
             self.lost_requests -= 1
             raise StoreUnavailable("request lost by a test", certain=False)
         if document is None:
-            del self._shared.documents[key]
+            del self.shared.documents[key]
             version = ""
         else:
-            version = self._shared.put(key, document)
+            version = self.shared.put(key, document)
         if self.lost_answers:
             self.lost_answers -= 1
             raise StoreUnavailable("answer lost by a test", certain=False)
@@ -142,17 +142,17 @@ class InMemoryEntries:
 
     def lose(self) -> None:
         """Somebody deletes everything."""
-        self._shared.documents.clear()
-        self._shared.lost = True
+        self.shared.documents.clear()
+        self.shared.lost = True
 
     def _refuse_if_lost(self) -> None:
-        if self._shared.lost:
+        if self.shared.lost:
             raise ShelvesLost("deleted by a test")
 
     @property
     def incomplete(self) -> frozenset[int]:
-        """As ``missing``."""
-        return frozenset({0}) if self._shared.lost else frozenset()
+        """See ``missing``."""
+        return frozenset({0}) if self.shared.lost else frozenset()
 
     async def missing(self) -> frozenset[int]:
         """One shelf, number 0, if everything was lost."""
@@ -162,15 +162,15 @@ class InMemoryEntries:
     async def restore(self, entries: AsyncIterator[Entry]) -> int:
         """Take back what was lost, with its versions."""
         self._called("restore")
-        if not self._shared.lost:
+        if not self.shared.lost:
             return 0
         written = 0
         async for entry in entries:
-            if entry.key not in self._shared.documents:
+            if entry.key not in self.shared.documents:
                 version = int(entry.version) if entry.version.isdigit() else 1
-                self._shared.documents[entry.key] = (entry.document, version)
+                self.shared.documents[entry.key] = (entry.document, version)
                 written += 1
-        self._shared.lost = False
+        self.shared.lost = False
         return written
 
 
