@@ -70,7 +70,10 @@ def pair(cluster: list[RealOrthanc]) -> Pair:
     for node in cluster:
         if not node.is_running():
             node.launch()
-    wait_until(lambda: roles(cluster) == ["leader", "standby"], lambda: f"one leads: {roles(cluster)}", 60)
+    wait_until(
+        lambda: roles(cluster) == ["leader", "standby"],
+        lambda: "\n".join([f"one leads: {roles(cluster)}", *(node.log_tail() for node in cluster)]),
+    )
     leader, standby = sorted(cluster, key=lambda node: health(node)[1])
     return leader, standby
 
@@ -127,7 +130,7 @@ def test_every_node_lists_the_nodes_with_their_roles(pair: Pair) -> None:
 def test_the_overview_at_a_standby_says_so(pair: Pair) -> None:
     """It is that of the leader, where nothing is wrong while another node could take over."""
     leader, standby = pair
-    wait_until(lambda: _roles(leader) == ["leader", "standby"], leader.log_tail, 60)
+    wait_until(lambda: _roles(leader) == ["leader", "standby"], leader.log_tail)
     warnings = [
         [
             warning["text"]
@@ -153,7 +156,7 @@ def test_a_leader_whose_standbys_are_gone_warns_of_it(pair: Pair) -> None:
     assert standby.stop() == 0
     wait_until(lambda: ALONE in warnings_of(leader), lambda: str(warnings_of(leader)), FAILOVER)
     standby.launch()
-    stands_by(standby, 60)
+    stands_by(standby)
     wait_until(lambda: ALONE not in warnings_of(leader), lambda: str(warnings_of(leader)), FAILOVER)
 
 
@@ -218,7 +221,7 @@ def test_a_rule_fires_once_whichever_node_received_the_images(pair: Pair) -> Non
         matches = listed.json() if listed.status_code == 200 else []
         return sorted(text(match, tags.LABEL) for match in matches)
 
-    wait_until(lambda: len(ruled()) >= 2, lambda: f"both are ruled: {ruled()}", 60)
+    wait_until(lambda: len(ruled()) >= 2, lambda: f"both are ruled: {ruled()}")
     assert ruled() == ["Read RULE1", "Read RULE2"]
 
 
@@ -251,7 +254,7 @@ def test_when_the_leader_is_killed_the_other_goes_on_with_all_of_it(pair: Pair) 
     assert transaction
     assert successor.create()
     leader.launch()
-    stands_by(leader, 60)
+    stands_by(leader)
     assert state_of(client(leader), uids[1]) == "SCHEDULED"
 
 
@@ -267,7 +270,7 @@ def test_a_node_that_was_away_can_tell_what_receivers_heard_meanwhile(pair: Pair
         web.complete(uid)  # the first event is not in the stored workitem any more
         hears(socket, uid, "COMPLETED")
     standby.launch()
-    is_warm(standby, 60)
+    is_warm(standby)
     leader.kill()
     leads(standby, FAILOVER)
     with client(standby).socket("LATER", since=0) as socket:
@@ -331,7 +334,10 @@ def test_without_postgresql_nobody_leads_and_requests_are_refused_until_it_is_ba
     refused = client(pair[1]).get(f"/workitems/{uid}")
     assert refused.status_code == 503 and refused.headers["Retry-After"]
     database.start()
-    wait_until(lambda: roles(cluster) == ["leader", "standby"], lambda: f"one leads: {roles(cluster)}", 60)
+    wait_until(
+        lambda: roles(cluster) == ["leader", "standby"],
+        lambda: "\n".join([f"one leads: {roles(cluster)}", *(node.log_tail() for node in cluster)]),
+    )
     assert [state_of(client(node), uid) for node in pair] == ["SCHEDULED"] * 2
     assert [node.log_text().count(READ_AGAIN) for node in cluster] == readings  # contents were compared
 
@@ -353,6 +359,6 @@ def test_who_may_not_make_the_table_is_told_what_to_grant_and_takes_turns(
         first.logs("GRANT CREATE ON SCHEMA public TO poor")
         second.launch()
         second.logs("another node holds the worklist on this database")
-        stands_by(second, 60)
+        stands_by(second)
         assert first.stop() == 0
-        wait_until(lambda: health(second)[0] == "open", second.log_tail, 60)
+        wait_until(lambda: health(second)[0] == "open", second.log_tail)

@@ -79,7 +79,7 @@ def orthanc(suite: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Re
         "DicomModalities": {"sender": ["SENDER", "127.0.0.1", 11112]},
     }
     with RealOrthanc(suite, overrides, script=script) as running:
-        wait_until(lambda: running.health() == 200, "the plugin is open", 60)
+        wait_until(lambda: running.health() == 200, "the plugin is open")
         yield running
 
 

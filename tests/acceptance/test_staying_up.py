@@ -117,7 +117,7 @@ def test_a_process_without_any_descriptor_goes_on_once_it_has_some(suite: str) -
             orthanc.logs("cannot accept connections now")
             time.sleep(HELD)
         resource.prlimit(orthanc.pid, resource.RLIMIT_NOFILE, before)
-        wait_until(lambda: _serves(orthanc), lambda: f"all is as before\n{orthanc.log_tail()}", 60)
+        wait_until(lambda: _serves(orthanc), lambda: f"all is as before\n{orthanc.log_tail()}")
         assert orthanc.log_text().count("cannot accept connections now") < 10  # once a minute
 
 
@@ -133,7 +133,7 @@ def test_the_health_says_what_the_service_can_do(suite: str) -> None:
         orthanc.stop()
         with socket.create_server(("127.0.0.1", orthanc.ups_dicom_port)):
             orthanc.launch()
-            wait_until(lambda: orthanc.health() == 200, orthanc.log_tail, 60)
+            wait_until(lambda: orthanc.health() == 200, orthanc.log_tail)
             orthanc.logs("cannot open the DIMSE port")
         wait_until(lambda: is_listening(orthanc.ups_dicom_port), orthanc.log_tail)
 
@@ -182,14 +182,14 @@ def test_a_stop_that_was_none_is_told_and_the_worklist_is_opened_again(suite: st
     install = f"import sys; sys.path.append({str(PLUGIN.parent)!r}); import orthanc_ups; orthanc_ups.install(orthanc)"
     script.write_text(LETTING_GO_OF_SIGNALS + install + "\n")
     with RealOrthanc(suite, script=script) as orthanc:
-        wait_until(lambda: orthanc.health() == 200, orthanc.log_tail, 60)
-        wait_until(lambda: catches(Path(f"/proc/{orthanc.pid}/status").read_text()), orthanc.log_tail, 60)
+        wait_until(lambda: orthanc.health() == 200, orthanc.log_tail)
+        wait_until(lambda: catches(Path(f"/proc/{orthanc.pid}/status").read_text()), orthanc.log_tail)
         client = WebClient(f"http://127.0.0.1:{orthanc.ups_http_port}/dicom-web", keep_alive=False)
         uid = client.create()
         wait_until(lambda: _closes_without_handlers(orthanc), orthanc.log_tail, 120, interval=1)
         assert requests.get(f"{orthanc.base_url}/take-back", timeout=60).text == "done"
         orthanc.logs("opening the worklist again")
-        wait_until(lambda: orthanc.health() == 200, orthanc.log_tail, 60)
+        wait_until(lambda: orthanc.health() == 200, orthanc.log_tail)
         client.retrieve(uid)
         client.create()
         assert orthanc.stop() == 0
@@ -202,7 +202,7 @@ def _closes_without_handlers(orthanc: RealOrthanc) -> bool:
     """
     assert requests.get(f"{orthanc.base_url}/let-go", timeout=60).text == "done"
     try:
-        wait_until(lambda: orthanc.health() != 200, orthanc.log_tail, 15)
+        wait_until(lambda: orthanc.health() != 200, orthanc.log_tail)
     except AssertionError:
         assert requests.get(f"{orthanc.base_url}/take-back", timeout=60).text == "done"
         return False

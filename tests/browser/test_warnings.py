@@ -127,7 +127,7 @@ def test_a_store_that_does_not_answer_is_a_warning(
 ) -> None:
     limit_file_size(orthanc.pid, 4096)
     try:
-        wait_until(lambda: web.post("/workitems", minimal()).status_code == 503, orthanc.log_tail, 60)
+        wait_until(lambda: web.post("/workitems", minimal()).status_code == 503, orthanc.log_tail)
         warning(screen.open("/overview"), "Nothing can be stored now")
         expect(screen.page.locator(".warnings li").filter(has_text="Nothing can be stored")).to_have_class(
             "error"

@@ -13,7 +13,7 @@ import requests
 from tests.support.orthanc import PYTHON_PLUGIN, RealOrthanc
 from tests.support.ports import is_listening
 from tests.support.postgresql import INDEX_PLUGIN, PostgreSql
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 
 @contextlib.contextmanager
@@ -58,7 +58,7 @@ def health(node: RealOrthanc) -> tuple[str, str]:
     return str(content["State"]), str(content["Role"])
 
 
-def leads(node: RealOrthanc, within: float) -> None:
+def leads(node: RealOrthanc, within: float = PATIENCE) -> None:
     """Wait until the node leads and is open."""
     wait_until(
         lambda: health(node) == ("open", "leader"),
@@ -67,7 +67,7 @@ def leads(node: RealOrthanc, within: float) -> None:
     )
 
 
-def stands_by(node: RealOrthanc, within: float) -> None:
+def stands_by(node: RealOrthanc, within: float = PATIENCE) -> None:
     """Wait until the node relays requests."""
     wait_until(
         lambda: health(node) == ("standby", "standby"),
@@ -88,7 +88,7 @@ def listed(node: RealOrthanc) -> list[dict[str, Any]]:
     return result
 
 
-def is_warm(standby: RealOrthanc, within: float) -> None:
+def is_warm(standby: RealOrthanc, within: float = PATIENCE) -> None:
     """Wait until the search index of the node is up to date."""
     stands_by(standby, within)
 

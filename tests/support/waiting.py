@@ -7,8 +7,8 @@ from typing import Final, TypeVar
 
 T = TypeVar("T")
 
-PATIENCE: Final = 60.0
-"""Seconds until a test gives up what it waits for: so many that a slow machine has it too, as a wait ends at once."""
+PATIENCE: Final = 180.0
+"""Seconds until a wait fails: enough for a very busy machine. A wait that succeeds ends at once."""
 
 
 def wait_until(

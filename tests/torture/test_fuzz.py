@@ -36,6 +36,7 @@ pytestmark = [
 AT_ONCE = 10
 BOUNDED, LONG = 1_000, 25_000  # of each of the four kinds
 MEGABYTE = 1_000_000
+POOLS = 16  # threads that pools may add on a busy machine, however many requests there were
 KINDS: dict[str, tuple[Callable[[], st.SearchStrategy[Case]], bool]] = {
     "PDUs": (fuzz.pdus, True),
     "DIMSE messages": (fuzz.messages, True),
@@ -126,7 +127,7 @@ def unharmed(orthanc: RealOrthanc, kind: str, cases: int, more_memory: int) -> N
     attack(orthanc, kind, cases - cases // 5)
     after = settled(orthanc, before)
     still_works(orthanc)
-    assert after.threads <= before.threads + 4, f"{before} became {after}"
+    assert after.threads <= before.threads + POOLS, f"{before} became {after}"
     assert after.memory <= before.memory + more_memory, f"{before} became {after}"
     lines = orthanc.log_text()[begun:].splitlines()
     complaints = [line for line in lines if MARK in line and "Traceback" in line]

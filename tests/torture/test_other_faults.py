@@ -113,7 +113,7 @@ def test_a_projection_damaged_while_orthanc_is_down_is_made_anew(
     load.orthanc.kill()
     damage(projection_of(load))
     load.orthanc.start()
-    wait_until(lambda: can_search(load), "searches are answered", 60)
+    wait_until(lambda: can_search(load), "searches are answered")
     load.goes_on()
 
 
@@ -124,7 +124,7 @@ def test_a_projection_damaged_while_it_is_used_is_rebuilt(
     uid = load.make()
     damage(projection_of(load))
     load.goes_on(100)
-    wait_until(lambda: can_search(load), "searches are answered", 60)
+    wait_until(lambda: can_search(load), "searches are answered")
     load.retrieve(uid)
     load.crash()
     load.retrieve(uid)
