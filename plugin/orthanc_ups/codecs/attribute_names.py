@@ -15,6 +15,7 @@ from pydicom.datadict import dictionary_description, dictionary_VR, keyword_for_
 
 from ..core.dictionary import VR_OF
 from ..core.representations import REPRESENTATIONS
+from ..core.tags import is_private, is_private_creator
 
 _HEX: Final = re.compile(r"[0-9A-Fa-f]{8}")
 _ANY_TAG: Final = re.compile(r"\(?(?:0x)?([0-9A-Fa-f]{4})[,x]?([0-9A-Fa-f]{4})\)?")
@@ -149,13 +150,3 @@ def similar(name: str) -> str:
     lowered = _keywords_in_lower_case()
     close = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.75)
     return lowered[close[0]] if close else ""
-
-
-def is_private(tag: str) -> bool:
-    """True for an odd group (PS3.5 §7.8)."""
-    return int(tag[3], 16) % 2 == 1
-
-
-def is_private_creator(tag: str) -> bool:
-    """True for (gggg,0010) to (gggg,00FF) with gggg odd, which reserve blocks (PS3.5 §7.8.1)."""
-    return is_private(tag) and "0010" <= tag[4:] <= "00FF"

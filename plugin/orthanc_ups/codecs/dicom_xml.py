@@ -26,7 +26,7 @@ from ..core.dataset import BINARY_VRS, FLOAT_VRS, NAME_GROUPS, DataSet, Element,
 from ..core.refusals import FaultList
 from ..core.statuses import INVALID_VALUE, UpsError
 from ..core.value_rules import DEEPEST
-from .attribute_names import is_private, keyword_of, right_vr, tag_of_name, vr_of
+from .attribute_names import keyword_of, right_vr, tag_of_name, vr_of
 from .corrections import Corrections
 from .element_values import inner_values
 from .encoded_values import unpacked
@@ -62,7 +62,7 @@ def _attributes(dataset: DataSet) -> Iterator[str]:
 
 
 def _named(dataset: DataSet, tag: str) -> str:
-    if not is_private(tag):
+    if not tags.is_private(tag):
         keyword = keyword_of(tag)
         return f' keyword="{keyword}"' if keyword else ""
     creator = text(dataset, f"{tag[:4]}00{tag[4:6]}") if tag[4:] > "00FF" else ""
@@ -274,7 +274,7 @@ def _take_attribute(above: _Node, node: _Node, corrections: Corrections | None) 
         raise _refused(node.path, "has no vr")
     above.dataset[tag] = _element(tag, vr, node, corrections)
     creator = node.attributes.get("privateCreator")
-    if creator and is_private(tag):
+    if creator and tags.is_private(tag):
         above.creators[tag] = creator
 
 

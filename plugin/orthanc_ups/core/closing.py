@@ -14,7 +14,7 @@ from .dictionary import path_name
 from .events import CANCEL_INFORMATION
 from .refusals import Findings, refusal_of, spelled
 from .requirements import Arrangement
-from .rules import ROOT, Contents, rule_for
+from .rules import ROOT, RULES, Contents
 from .stamps import date_time
 from .states import State
 from .statuses import FINAL_STATE_UNMET, INVALID_ARGUMENT, NO_SUCH_ARGUMENT, Fault, UpsError
@@ -97,9 +97,9 @@ def check_cancellation(
     sound = checked(information, findings, limits)
     for tag in sorted(sound.keys() - set(CANCEL_INFORMATION)):
         findings.fault(NO_SUCH_ARGUMENT, (), tag, "is not an argument of a cancellation request")
-    rule = rule_for(f"{tags.PROGRESS_INFORMATION}.{tags.DISCONTINUATION_REASONS}")
+    rule = RULES[f"{tags.PROGRESS_INFORMATION}.{tags.DISCONTINUATION_REASONS}"]
     reasons = sound.get(tags.DISCONTINUATION_REASONS)
-    if rule and reasons:
+    if reasons:
         stored = Arrangement(creating=False, findings=findings).stored(reasons, rule, (), sound)
         sound = {**sound, tags.DISCONTINUATION_REASONS: stored}
     try:

@@ -213,11 +213,10 @@ def unexpected(
     if lenient:
         ignored |= _REPEATED - _POSSIBLE_KEYS if keys else _REPEATED
     for tag in sorted(information):
-        is_private = int(tag[3], 16) % 2 == 1
         if (
             tag in arguments
             or tag in ignored
-            or is_private
+            or tags.is_private(tag)
             or (lenient and tag.startswith(tags.GROUPS_OF_OTHER_SETS))
         ):
             continue

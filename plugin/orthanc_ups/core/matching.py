@@ -27,7 +27,7 @@ from .key_tests import (
 )
 from .mechanisms import Mechanisms
 from .query_conditions import Clause, Condition
-from .refusals import Trail, refusal, refusal_of
+from .refusals import Trail, path_of_trail, refusal, refusal_of
 from .rules import RULES, Rule
 from .selection import NEVER_RETURNED, ReturnTree, Selection, search_selection
 from .statuses import IDENTIFIER_MISMATCH, Fault, UpsError
@@ -166,15 +166,15 @@ class _Compiler:
                 continue
             if key is not None:
                 tests[tag] = key
-        blocks = {tag[:6] for tag in tests if not _is_private_creator(tag)}
+        blocks = {tag[:6] for tag in tests if not tags.is_private_creator(tag)}
         return [
             key
             for tag, key in tests.items()
-            if not _is_private_creator(tag) or f"{tag[:4]}{tag[6:]}" in blocks
+            if not tags.is_private_creator(tag) or f"{tag[:4]}{tag[6:]}" in blocks
         ]
 
     def _key(self, tag: str, attribute: Element, trail: Trail, above: bool) -> KeyTest | None:
-        path = _path(trail, tag)
+        path = path_of_trail(trail, tag)
         if tag in _NO_KEYS:
             if tag == tags.TRANSACTION_UID:
                 self.unsupported.append(path)
@@ -253,27 +253,18 @@ class _Compiler:
         return _item_test(tag, tests) if tests else None
 
 
-def _is_private_creator(tag: str) -> bool:
-    """True for (gggg,0010) to (gggg,00FF) with gggg odd, which reserves (gggg,1000) to (gggg,10FF) and so on."""
-    return int(tag[3], 16) % 2 == 1 and "0010" <= tag[4:] <= "00FF"
-
-
 def _is_foreign(tag: str, trail: Trail) -> bool:
     """True for an attribute that the table does not have, on a level whose attributes the table lists.
 
     It is not part of the IOD, though a UPS may have it as an extension. False for private attributes, and in sequences
     whose items the table does not describe.
     """
-    if int(tag[3], 16) % 2:
+    if tags.is_private(tag):
         return False
     if not trail:
         return True
-    rule = RULES.get(_path(trail[:-1], trail[-1][0]))
+    rule = RULES.get(path_of_trail(trail[:-1], trail[-1][0]))
     return rule is not None and rule.contents is not None
-
-
-def _path(trail: Trail, tag: str) -> str:
-    return ".".join((*(above for above, _ in trail), tag))
 
 
 def _check_vr(tag: str, attribute: Element, trail: Trail) -> None:

@@ -63,9 +63,10 @@ class Findings:
         self.count = 0
         self._faults: list[Fault] = []
         self._at_fault: set[tuple[Trail, str]] = set()
-        self._more = 0
+        self._more_faults = 0
         self._corrections: dict[tuple[str, str], list[str]] = {}
         self._corrected: set[str] = set()
+        self._more_corrections = 0
 
     def fault(self, status: Status, trail: Trail, tag: str, what: str) -> None:
         """Note a fault, unless the attribute has one already; parameters as for ``refusal``."""
@@ -77,7 +78,7 @@ class Findings:
             reason = f"{spelled(tag)} {what}{located(trail)}"
             self._faults.append(Fault(status, path_of_trail(trail, tag), reason))
         else:
-            self._more += 1
+            self._more_faults += 1
 
     def correction(self, trail: Trail, tag: str, what: str) -> None:
         """Note a correction; ``what`` is a participle: ``added empty``, ``taken as SH``."""
@@ -86,12 +87,12 @@ class Findings:
         if (what, located(trail)) in self._corrections or len(self._corrections) < _MAXIMUM:
             self._corrections.setdefault((what, located(trail)), []).append(spelled(tag))
         else:
-            self._more += 1
+            self._more_corrections += 1
 
     def refuse(self) -> None:
         """Raise UpsError if there is a fault: one refusal that names all of them."""
         if self._faults:
-            raise refusal_of(self._faults, self._more)
+            raise refusal_of(self._faults, self._more_faults)
 
     @property
     def corrections(self) -> tuple[str, ...]:
@@ -100,7 +101,9 @@ class Findings:
             f"{', '.join(names)} {'was' if len(names) == 1 else 'were'} {what}{where}"
             for (what, where), names in self._corrections.items()
         ]
-        return (*sentences, f"{self._more} more corrections") if self._more else tuple(sentences)
+        if self._more_corrections:
+            sentences.append(f"{self._more_corrections} more corrections")
+        return tuple(sentences)
 
     @property
     def corrected(self) -> frozenset[str]:

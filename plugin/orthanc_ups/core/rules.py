@@ -214,8 +214,3 @@ RETURN_KEYS: Final[Mapping[str, str]] = MappingProxyType(
 
 Types 1C and 2C are returned only if the workitem has them.
 """
-
-
-def rule_for(path: str) -> Rule | None:
-    """The row of a path (``00404018.00080100``), or None if the table does not have it."""
-    return RULES.get(path)

@@ -132,7 +132,7 @@ def _parts(
 
 def creator_of(tag: str) -> str:
     """The tag of the Private Creator that must be beside a private attribute (PS3.5 §7.8.1); empty for any other."""
-    return f"{tag[:4]}00{tag[4:6]}" if tag[3] in "13579BDF" and tag[4:] >= "1000" else ""
+    return f"{tag[:4]}00{tag[4:6]}" if tags.is_private(tag) and tag[4:] >= "1000" else ""
 
 
 def _chosen(dataset: DataSet, parts: tuple[_Part, ...]) -> DataSet:

@@ -62,3 +62,13 @@ REASON_FOR_CANCELLATION: Final = "00741238"
 SCP_STATUS: Final = "00741242"
 SUBSCRIPTION_LIST_STATUS: Final = "00741244"
 WORKITEM_LIST_STATUS: Final = "00741246"
+
+
+def is_private(tag: str) -> bool:
+    """True for an odd group (PS3.5 §7.8)."""
+    return int(tag[3], 16) % 2 == 1
+
+
+def is_private_creator(tag: str) -> bool:
+    """True for (gggg,0010) to (gggg,00FF) with gggg odd, which reserve blocks (PS3.5 §7.8.1)."""
+    return is_private(tag) and "0010" <= tag[4:] <= "00FF"

@@ -39,7 +39,7 @@ from ..core.dataset import BINARY_VRS, NAME_GROUPS, DataSet, Element
 from ..core.interned import LONGEST, Interned
 from ..core.refusals import refusal
 from ..core.statuses import INVALID_VALUE, PROCESSING_FAILURE, RESOURCE_LIMITATION, Status, UpsError
-from ..core.tags import SPECIFIC_CHARACTER_SET
+from ..core.tags import SPECIFIC_CHARACTER_SET, is_private
 from ..core.value_rules import DEEPEST
 from ..settings import OrthancSettings, Settings
 
@@ -421,7 +421,7 @@ class _Decoder:
             return {"vr": vr}
         order = self._syntax.order
         if vr in BINARY_VRS:
-            if vr == "UN" and self._corrections and not raw.isascii() and int(tag[3], 16) % 2:
+            if vr == "UN" and self._corrections and not raw.isascii() and is_private(tag):
                 text = unknown_in_utf_8(raw, encodings)
                 if text is not None:
                     # otherwise mislabelled, because data sets are always sent in UTF-8
@@ -488,7 +488,7 @@ def _named(head: bytes, order: str) -> tuple[str, str, bool]:
 
 
 def _vr_of(tag: str, before: DataSet) -> str:
-    if int(tag[3], 16) % 2:
+    if is_private(tag):
         return _private_vr(tag, before)
     vr = public_vr(tag) or "UN"
     if vr == "US or SS" and before.get(_PIXEL_REPRESENTATION, {}).get("Value") == [1]:

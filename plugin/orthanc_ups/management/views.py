@@ -14,7 +14,7 @@ from ..core.date_times import UTC as UTC_OFFSET
 from ..core.date_times import Zone, moment, zone
 from ..core.events import Event, EventType
 from ..core.lateness import LatePolicy, late_kinds
-from ..core.rules import rule_for
+from ..core.rules import RULES
 from ..core.states import State
 from ..core.workitem import HistoryEntry, Workitem, claim_of
 from . import answers
@@ -244,7 +244,7 @@ def groups(workitem: Workitem, local: tzinfo | None) -> list[answers.Group]:
     for tag, attribute in workitem.attributes.items():
         if tag in _NOT_SHOWN:
             continue
-        rule = rule_for(tag)
+        rule = RULES.get(tag)
         grouped[_GROUP_OF_MODULE.get(rule.module, "Other") if rule else "Other"].append(
             node(tag, attribute, where)
         )

@@ -51,12 +51,11 @@ def test_tags_and_keywords_are_one_to_one() -> None:
         assert dictionary.VR_OF[row.tag] == row.vr
 
 
-def test_rule_for_knows_the_rows_and_nothing_else() -> None:
-    result = rules.rule_for("00404018.00080100")
-    assert result is not None
+def test_rules_have_the_rows_and_nothing_else() -> None:
+    result = rules.RULES["00404018.00080100"]
     assert (result.keyword, result.vr, result.match, result.returned) == ("CodeValue", "SH", "R", "1C")
-    assert rules.rule_for("00404018.00100010") is None
-    assert rules.rule_for("*") is None
+    assert "00404018.00100010" not in rules.RULES
+    assert "*" not in rules.RULES
 
 
 @pytest.mark.parametrize(

@@ -223,3 +223,13 @@ def test_a_data_set_full_of_faults_does_not_make_a_refusal_without_end() -> None
     assert len(error.faults) == 100
     assert len(error.detail) < 4000
     assert error.detail.endswith("more attributes are at fault")
+
+
+def test_corrections_are_not_counted_as_faults() -> None:
+    codes = element("SQ", *({**code(), "00080100": element("LO", f"X{number}")} for number in range(150)))
+    assert "50 more corrections" in create(minimal(t00404025=codes)).modifications[-1]
+    error = refused_create(minimal(t00404025=codes, t00741200=element("CS", "URGENT")))
+    assert (
+        error.detail
+        == "ScheduledProcedureStepPriority (0074,1200) is 'URGENT', expected HIGH or MEDIUM or LOW"
+    )
