@@ -106,6 +106,16 @@ def test_a_refusal_is_in_the_language_of_the_user(api: Management, german: Scree
     expect(page.get_by_role("region", name="Verlauf")).to_contain_text("übernommen")
 
 
+def test_who_claimed_a_workitem_is_in_the_language_of_the_user(web: WebClient, german: Screen) -> None:
+    uid = web.create()
+    web.claim(uid)
+    page = german.open(f"/workitem/{uid}")
+    expect(page.get_by_role("region", name="Kurzinfo")).to_contain_text("jemand über UPS-RS")
+    cell = german.open(f"/worklist?SOPInstanceUID={uid}").locator("td.claimer span").first
+    expect(cell).to_contain_text("jemand über UPS-RS")
+    expect(cell).to_have_attribute("title", re.compile("^jemand über UPS-RS, "))
+
+
 def test_an_unknown_count_is_a_dash(screen: Screen) -> None:
     """As while the search index is rebuilt, which a full disk may cause."""
 
