@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The read model in SQLite that queries are answered from; disposable."""
+"""The search index: a read model in SQLite that answers queries and can be rebuilt from the store."""

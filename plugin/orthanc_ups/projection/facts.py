@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What the projection writes down of a workitem. Values are made as ``core/matching.py`` compares them."""
+"""What the projection indexes of a workitem, in the form in which ``core/matching.py`` compares values."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ KeyRow: TypeAlias = tuple[int, str]
 
 
 class Volatile(NamedTuple):
-    """Columns of ``workitem`` that change while a workitem is worked on."""
+    """Columns of ``workitem`` that change while a workitem is performed."""
 
     state: int
     start: int
@@ -66,7 +66,7 @@ class Volatile(NamedTuple):
 
 
 class Lasting(NamedTuple):
-    """Columns of ``workitem`` that hardly ever change after creation."""
+    """Columns of ``workitem`` that rarely change after creation."""
 
     worklist: str
     label: str
@@ -90,12 +90,12 @@ class WorkitemFacts:
 
 
 def same_lasting(first: DataSet, second: DataSet) -> bool:
-    """True if both have identical elements for everything except the volatile columns (free text included)."""
+    """True if both have the same element objects for everything indexed (free text too) except the volatile columns."""
     return all(first.get(tag) is second.get(tag) for tag in _LASTING_TAGS)
 
 
 def facts_of(workitem: Workitem, local: Zone) -> WorkitemFacts:
-    """Work out the columns and rows of a workitem. ``local`` is the zone of times without offset."""
+    """The columns and rows of a workitem. ``local`` is the zone of date-times without an offset."""
     attributes = workitem.attributes
     rows = _Rows([], [])
     for node in _TREE:
@@ -113,7 +113,7 @@ def facts_of(workitem: Workitem, local: Zone) -> WorkitemFacts:
 
 
 def volatile_of(workitem: Workitem, local: Zone) -> Volatile:
-    """The columns that change while a workitem is worked on."""
+    """The volatile columns of a workitem."""
     attributes = workitem.attributes
     east = zone(text(attributes, tags.TIMEZONE_OFFSET)) if tags.TIMEZONE_OFFSET in attributes else None
     here = local if east is None else east
@@ -156,7 +156,7 @@ def _lasting(attributes: DataSet, names: list[dict[str, str]]) -> Lasting:
 
 
 def _course(workitem: Workitem) -> dict[str, Any]:
-    """Who claimed it and when, and where it was performed."""
+    """The columns on who claimed a workitem, when, and where it was performed."""
     claim = claim_of(workitem)
     if claim is None:
         return {
@@ -174,14 +174,14 @@ def _course(workitem: Workitem) -> dict[str, Any]:
 
 
 def _code_words(content: DataSet, sequence: str) -> str:
-    """The text shown for the first code of a sequence, folded to lower case for sorting."""
+    """The text shown for the first code of a sequence, case-folded for sorting."""
     for item in items(content, sequence)[:1]:
         return (plain(value(item, tags.CODE_MEANING)) or plain(value(item, tags.CODE_VALUE))).casefold()
     return ""
 
 
 def _performer(content: DataSet) -> str:
-    """The text shown for the first scheduled human performer, folded for sorting: the name, else the code."""
+    """The text shown for the first scheduled human performer, case-folded for sorting: the name, or else the code."""
     for item in items(content, tags.HUMAN_PERFORMERS)[:1]:
         groups = person_names.groups(value(item, _PERFORMER_NAME))
         return next(iter(groups.values()), "") or _code_words(item, tags.HUMAN_PERFORMER_CODES)
@@ -189,7 +189,7 @@ def _performer(content: DataSet) -> str:
 
 
 def _progress(content: DataSet) -> float:
-    """Procedure Step Progress (0074,1004) in percent."""
+    """Procedure Step Progress (0074,1004) in percent, NO_PROGRESS without a valid value."""
     for item in items(content, tags.PROGRESS_INFORMATION)[:1]:
         try:
             percent = float(value(item, tags.PROGRESS))
@@ -204,7 +204,7 @@ def _rank(attributes: DataSet, tag: str) -> int:
 
 
 def _is_odd(attributes: DataSet, ranks: tuple[int, ...]) -> bool:
-    """True if a column cannot tell all about its attribute; then no column is relied upon (it should not be)."""
+    """True if a column cannot represent its attribute (a second or an unknown value); queries then test no columns."""
     if any(tag in attributes and len(attributes[tag].get("Value", ())) > 1 for tag in COLUMNS):
         return True
     return not all(ranks) and any(
@@ -213,7 +213,7 @@ def _is_odd(attributes: DataSet, ranks: tuple[int, ...]) -> bool:
 
 
 class _Node(NamedTuple):
-    """One attribute to look at: what its values are, or its items."""
+    """An attribute to index: the kinds of its values or of its items as codes or pairs, and the attributes below."""
 
     tag: str
     kind: int | None
@@ -227,39 +227,39 @@ class _Rows(NamedTuple):
     keys: list[KeyRow]
 
 
-def _collect_once(attributes: DataSet, node: _Node, into: _Rows) -> None:
-    """The rows of an attribute of the workitem; those of an interned sequence are worked out once."""
+def _collect_once(attributes: DataSet, node: _Node, rows: _Rows) -> None:
+    """Add the rows of a top-level attribute; those of an interned sequence are computed only once."""
     element = attributes.get(node.tag)
     notes = None if element is None else notes_of(element)
     if notes is None:
-        _collect(attributes, (node,), into)
-        return
-    rows: _Rows | None = notes.get(("rows", node.tag))
-    if rows is None:
-        rows = notes["rows", node.tag] = _Rows([], [])
         _collect(attributes, (node,), rows)
-    into.codes.extend(rows.codes)
-    into.keys.extend(rows.keys)
+        return
+    interned: _Rows | None = notes.get(("rows", node.tag))
+    if interned is None:
+        interned = notes["rows", node.tag] = _Rows([], [])
+        _collect(attributes, (node,), interned)
+    rows.codes.extend(interned.codes)
+    rows.keys.extend(interned.keys)
 
 
-def _collect(dataset: DataSet, level: tuple[_Node, ...], into: _Rows) -> None:
+def _collect(dataset: DataSet, level: tuple[_Node, ...], rows: _Rows) -> None:
     for tag, kind, code, pair, below in level:
         if tag not in dataset:
             continue
         for item in dataset[tag].get("Value", ()):
             if kind is not None:
                 if text := plain(item):
-                    into.keys.append((kind, text))
+                    rows.keys.append((kind, text))
             elif isinstance(item, dict):
                 if code is not None:
-                    into.codes.extend([(code, *row) for row in _pairs(item)])
+                    rows.codes.extend([(code, *row) for row in _pairs(item)])
                 elif pair is not None:
-                    into.keys.extend([(pair, SEPARATOR.join(row)) for row in _pairs(item)])
-                _collect(item, below, into)
+                    rows.keys.extend([(pair, SEPARATOR.join(row)) for row in _pairs(item)])
+                _collect(item, below, rows)
 
 
 def _pairs(item: DataSet) -> list[tuple[str, str]]:
-    """Code Value with Coding Scheme Designator."""
+    """The Code Values of an item, each with its Coding Scheme Designator."""
     if tags.CODE_VALUE not in item:
         return []
     codes = [code for raw in item[tags.CODE_VALUE].get("Value", ()) if (code := plain(raw))]
@@ -270,7 +270,7 @@ def _pairs(item: DataSet) -> list[tuple[str, str]]:
 
 
 def _lacks(dataset: DataSet, path: str) -> bool:
-    """Whether Empty Value Matching fits (PS3.4 C.2.2.2.7): a sequence without items has no value in any."""
+    """True if Empty Value Matching applies (PS3.4 C.2.2.2.7); a sequence without items counts as one empty item."""
     tag, _, below = path.partition(".")
     if not below:
         return not any(map(plain, values(dataset, tag)))
@@ -278,10 +278,11 @@ def _lacks(dataset: DataSet, path: str) -> bool:
 
 
 def _numbered(codes: Iterable[tuple[int, str, str]]) -> Iterator[CodeRow]:
-    before: tuple[int, str] | None = None
+    """Sorted codes as rows, with 1 where kind and text are those of the row before."""
+    previous: tuple[int, str] | None = None
     for kind, code, scheme in codes:
-        yield kind, code, scheme, int(before == (kind, code))
-        before = kind, code
+        yield kind, code, scheme, int(previous == (kind, code))
+        previous = kind, code
 
 
 _GROUPS: Final = {group: int(kind) for group, kind in NAMES.items()}
@@ -296,8 +297,8 @@ def _name_rows(names: Iterable[dict[str, str]]) -> Iterator[KeyRow]:
             yield _GROUPS[group], folded
         for word in person_names.words_of(name):
             yield _WORD, word
-            if heard := person_names.sound(word):
-                yield _SOUND, heard
+            if sound := person_names.sound(word):
+                yield _SOUND, sound
 
 
 def _tree() -> tuple[_Node, ...]:
@@ -326,6 +327,6 @@ _LASTING_TAGS: Final = (
     tags.PATIENT_NAME,
     tags.WORKLIST_LABEL,
     tags.LABEL,
-    "00100040",
-    "00100030",
+    _PATIENT_SEX,
+    _BIRTH_DATE,
 )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The file of the projection: opened if it is usable, else deleted and rebuilt."""
+"""The file of the projection: used if it is intact, otherwise set aside and created anew."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _log = logging.getLogger("orthanc_ups.store")
 
 
 class ProjectionBroken(UpsError):
-    """The read model cannot be used; ``str`` says why. Nothing is lost: it can be rebuilt from the store.
+    """The projection cannot be used; ``str`` says why. Nothing is lost: it can be rebuilt from the store.
 
-    Writers go on without it. Whoever wants to read is refused like any other request, on whatever way the error
-    reaches them, and may come back (A700, 0213; HTTP 503).
+    Writes continue without it. Requests that need to read are refused as temporarily out of resources (A700, 0213;
+    HTTP 503).
     """
 
     def __init__(self, why: object) -> None:
@@ -46,17 +46,18 @@ class ProjectionBroken(UpsError):
 
 
 class ProjectionFile:
-    """A file that this process alone has open.
+    """A file that no other process has open.
 
     Attributes:
         path: the file itself.
-        renewed: why an existing file was thrown away, or ``"it is new"``; None if its content is kept.
+        writer: the connection that writes.
+        renewed: why a file was created, None if the existing content is used.
     """
 
     def __init__(self, path: str | Path, zone: object, *, rebuild: bool = False) -> None:
-        """``:memory:`` means a temporary file; ``rebuild`` throws away whatever is there.
+        """``:memory:`` means a temporary file; ``rebuild`` deletes an existing file.
 
-        Raises ProjectionBroken if no file can be made there.
+        Raises ProjectionBroken if the file cannot be created or another process uses it.
         """
         self._folder = tempfile.TemporaryDirectory(prefix="ups-") if path == ":memory:" else None
         self.path = Path(self._folder.name) / "projection.sqlite" if self._folder else Path(path)
@@ -83,7 +84,7 @@ class ProjectionFile:
     def _opened(self) -> tuple[sqlite3.Connection, str | None]:
         fault = self._fault() if self.path.exists() else "it is new"
         if self._rebuild:
-            fault = fault or "that was asked for"
+            fault = fault or "on request"
         if fault:
             self._set_aside()
         connection = _connection(self.path, _WRITER_CACHE)
@@ -106,13 +107,13 @@ class ProjectionFile:
         except sqlite3.Error as error:
             return str(error)
         if meta.get("fingerprint") != self._fingerprint:
-            return "it was made by another version or for another time zone"
+            return "it was created by another version or for another time zone"
         if meta.get("used_since_boot") not in (_CLEAN, boot_id() or None):
             return "the machine went down while it was in use"
         return None
 
     def _set_aside(self) -> None:
-        """Rename the file: it cannot answer queries, but may be the last copy of workitems deleted from the store."""
+        """Rename the file: it may hold the last copy of workitems that were deleted from the store."""
         if not self._rebuild and self.path.exists() and not self._old("").exists():
             for ending in ("-wal", ""):
                 with contextlib.suppress(FileNotFoundError):
@@ -130,13 +131,12 @@ class ProjectionFile:
             with contextlib.closing(_connection(self._old(""), _READER_CACHE)) as connection:
                 for uid, version, digest, stored in connection.execute(_OLD_DOCUMENTS):
                     document = stored if stored.startswith(b"{") else unpacked(stored)
-                    expected = digest_of(
-                        document
-                    )  # earlier versions wrote it as bytes, and documents as they are
+                    # Earlier versions stored the digest as bytes, and the document without compression.
+                    expected = digest_of(document)
                     if digest in (expected, bytes.fromhex(expected)):
                         yield uid, version, document
         except (sqlite3.Error, TypeError, UnreadableDocument) as error:
-            _log.error("%s cannot be read to its end: %s", self._old(""), error)
+            _log.error("Cannot read %s to the end: %s", self._old(""), error)
 
     def forget_old(self) -> None:
         """Delete the file that was set aside."""
@@ -155,7 +155,7 @@ class ProjectionFile:
 
     @staticmethod
     def _mark(connection: sqlite3.Connection, used: str) -> None:
-        """What is written without fsync survives a crash of the process, but not one of the machine."""
+        """Store the boot in which the file is used: what is written without fsync is lost if the machine crashes."""
         connection.execute("INSERT OR REPLACE INTO meta VALUES ('used_since_boot', ?)", (used,))
 
     def reader(self) -> sqlite3.Connection:
@@ -166,11 +166,11 @@ class ProjectionFile:
         return connection
 
     def is_there(self) -> bool:
-        """False if the file was deleted or replaced; connections to the old file keep working until they are closed."""
+        """False if the file was deleted or replaced, which the open connections do not notice."""
         return _identity(self.path) == self._identity
 
     def close(self, *, keep: bool) -> None:
-        """Close the file, after writing everything to it, or delete it."""
+        """Write everything to the file and close it, or close and delete it. May be called twice."""
         if self._lock is None:
             return
         with contextlib.suppress(sqlite3.Error):
@@ -193,7 +193,7 @@ class ProjectionFile:
 
 
 def _connection(path: Path, cache: int) -> sqlite3.Connection:
-    """``cache`` in KiB. Statements are prepared once per connection."""
+    """A connection with a page cache of ``cache`` KiB."""
     connection = sqlite3.connect(
         path, timeout=5.0, isolation_level=None, check_same_thread=False, cached_statements=256
     )
@@ -220,7 +220,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def boot_id() -> str:
-    """Identifies this boot of the machine (proc(5)); "" where that is unknown."""
+    """The ID of the current boot of the machine (proc(5)); "" if unknown."""
     try:
         return _BOOT_ID.read_text("ascii").strip()
     except OSError:

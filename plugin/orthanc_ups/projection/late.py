@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Late and stuck work in SQL; the rule is that of ``core/lateness.py``, and a test holds both against each other."""
+"""The rules of ``core/lateness.py`` on late workitems as SQL. A test compares the two."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from ..core.date_times import EPOCH
 from ..core.lateness import LateKind, LatePolicy
-from .queries import Ids, Sql
+from .queries import Ids, Sql, values_of
 from .schema import NO_START, NO_WORDS
 
 _SCHEDULED: Final = 1
@@ -26,8 +26,8 @@ class LateGroup:
     """Late workitems of one worklist and (first) scheduled station.
 
     Attributes:
-        station: as it sorts, "" for none.
-        example: id of the workitem of the group that came last.
+        station: the name in the form for sorting, "" for none.
+        example: the greatest id of a workitem in the group.
     """
 
     worklist: str
@@ -38,38 +38,38 @@ class LateGroup:
 
 
 def late(policy: LatePolicy, now: float, kinds: Collection[LateKind] = tuple(LateKind)) -> Ids:
-    """A test for workitems that are late in any of these ways."""
-    parts = [part for state, possible in _KINDS if (part := _late_of(state, possible, kinds, policy, now))]
+    """The set of workitems that are late in any of these ways."""
+    parts = [part for state, possible in _KINDS if (part := _late_in(state, possible, kinds, policy, now))]
     select = _union([Sql(f"SELECT m.id {part.text}", part.values) for part in parts])
     return Ids(select, Sql(f"{{id}} IN ({select.text})", select.values))
 
 
 def late_groups(policy: LatePolicy, now: float) -> Sql:
-    """Worklist, station, an example, number of late workitems, and of those of each ``LateKind`` in its order."""
+    """Rows of worklist, station, greatest id, number of late workitems, and their number for each ``LateKind``."""
     parts = []
     for state, possible in _KINDS:
         tests = {kind: _test(kind, policy, now) for kind in possible}
         columns = [tests.get(kind, Sql("0")) for kind in LateKind]
-        part = _late_of(state, possible, possible, policy, now)
+        part = _late_in(state, possible, possible, policy, now)
         if part is not None:
             sums = ", ".join(f"SUM({column.text})" for column in columns)
             text = (
                 f"SELECT m.worklist, m.station, MAX(m.id), COUNT(*), {sums} {part.text} "
                 "GROUP BY m.worklist, m.station"
             )
-            parts.append(Sql(text, (*_values(columns), *part.values)))
+            parts.append(Sql(text, (*values_of(columns), *part.values)))
     return _union(parts)
 
 
 def read_groups(rows: Sequence[tuple[Any, ...]]) -> list[LateGroup]:
-    """Parse the rows of ``late_groups``, largest group first."""
+    """The groups in the rows of ``late_groups``, the largest first."""
     sums: dict[tuple[str, str], list[int]] = {}
     examples: dict[tuple[str, str], int] = {}
     for worklist, station, example, *numbers in rows:
         key = worklist, "" if station == NO_WORDS else station
-        before = sums.get(key, [0] * len(numbers))
+        subtotals = sums.get(key, [0] * len(numbers))
         examples[key] = max(example, examples.get(key, 0))
-        sums[key] = [first + second for first, second in zip(before, numbers, strict=True)]
+        sums[key] = [first + second for first, second in zip(subtotals, numbers, strict=True)]
     groups = [
         LateGroup(*key, total, dict(zip(LateKind, by_kind, strict=True)), examples[key])
         for key, (total, *by_kind) in sums.items()
@@ -81,19 +81,19 @@ OLDEST_SCHEDULED: Final = Sql(
     "SELECT uid, start FROM workitem INDEXED BY workitem_state WHERE state = ? AND start > ? ORDER BY start LIMIT 1",
     (_SCHEDULED, NO_START),
 )
-"""Of the SCHEDULED workitem with the earliest start: UID and start on the scale of DT."""
+"""UID and start (as stored in columns of date-times) of the SCHEDULED workitem that starts first."""
 
 LONGEST_IN_PROGRESS: Final = Sql(
     "SELECT uid, claimed FROM workitem INDEXED BY workitem_state WHERE state = ? ORDER BY claimed LIMIT 1",
     (_IN_PROGRESS,),
 )
-"""Of the IN PROGRESS workitem that was claimed first: UID and time of the claim, infinite if that is not known."""
+"""UID and time of the claim (NO_TIME if unknown) of the IN PROGRESS workitem that was claimed first."""
 
 
-def _late_of(
+def _late_in(
     state: int, possible: Sequence[LateKind], kinds: Collection[LateKind], policy: LatePolicy, now: float
 ) -> Sql | None:
-    """FROM and WHERE clauses for the workitems in a state that are late in any of these ways."""
+    """FROM and WHERE clauses for the workitems in a state that are late in any of ``kinds``; None if none applies."""
     tests = [_test(kind, policy, now) for kind in possible if kind in kinds]
     if not tests:
         return None
@@ -103,7 +103,7 @@ def _late_of(
         text += " AND m.start > ? AND m.start < ?"
         values = (state, NO_START, _moment(now))
     either = " OR ".join(test.text for test in tests)
-    return Sql(f"{text} AND ({either})", (*values, *_values(tests)))
+    return Sql(f"{text} AND ({either})", (*values, *values_of(tests)))
 
 
 def _test(kind: LateKind, policy: LatePolicy, now: float) -> Sql:
@@ -137,8 +137,4 @@ def _moment(seconds: float) -> int:
 def _union(parts: Sequence[Sql]) -> Sql:
     if not parts:
         return Sql("SELECT NULL WHERE 0")
-    return Sql(" UNION ALL ".join(part.text for part in parts), _values(parts))
-
-
-def _values(parts: Sequence[Sql]) -> tuple[Any, ...]:
-    return tuple(value for part in parts for value in part.values)
+    return Sql(" UNION ALL ".join(part.text for part in parts), values_of(parts))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Filters of the operator's list beyond the matching keys of PS3.4: claimer, times, duration, lateness."""
+"""Filters of the operator's list that are not matching keys of PS3.4, such as claimer, duration and lateness."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from .queries import Column, Ids, Sql
 from .schema import NO_TIME
 
 Span: TypeAlias = tuple[float, float]
-"""From and to, both inclusive, in seconds; since the epoch where they are times."""
+"""From and to, both inclusive, in seconds; times are since the epoch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Narrowing:
-    """Further filters; empty ones are ignored.
+    """Filters beyond the matching keys; empty ones are ignored.
 
     Attributes:
         late: kinds of lateness; at least one must apply.
         claimers: AE titles; one of them must have claimed the workitem.
-        station: name of the first scheduled station, in any case.
-        performed: part of the name of the performed station, in any case.
-        claimed, ended: when.
+        station: the name of the first scheduled station, ignoring case.
+        performed: part of the name of the performed station, ignoring case.
+        claimed, ended: when the workitem was claimed or ended.
         duration: seconds from claim to end.
-        policy, now: when work is late.
+        policy, now: decide what is late.
     """
 
     late: frozenset[LateKind] = frozenset()
@@ -41,7 +41,7 @@ class Narrowing:
     now: float = 0.0
 
     def tests(self) -> tuple[Column | Ids, ...]:
-        """The tests for ``Projection.search``."""
+        """The tests to pass to ``Projection.search``."""
         return tuple(self._tests())
 
     def _tests(self) -> Iterator[Column | Ids]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Changes that are not in the file yet: collected on the loop, written by any thread."""
+"""Changes that are not in the file yet: collected on the event loop, written by any thread."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from .writer import ProjectionBatch, RowsRemoval, TombstoneRow, WorkitemRows, ch
 
 
 class _Collected(NamedTuple):
-    """A workitem as it is now (None: removed), and as it will be in the file just before this is written, if known."""
+    """A workitem's current state (None: removed), and its state in the file when this is written, if known."""
 
     stored: StoredWorkitem | None
     before: Workitem | None
 
 
 class PendingWrites:
-    """Two stages: collected, one state per workitem; then handed over, as batches of rows.
+    """Changes in two stages: collected, with the latest state of each workitem, then handed over as batches of rows.
 
-    Rows of collected workitems can be made a few at a time, so that many of them do not block the loop.
-    Everything but ``handed_over`` belongs to the loop.
+    The rows can be made a few at a time, so that many workitems do not block the event loop. All methods except
+    ``handed_over`` must be called on the loop.
     """
 
     def __init__(self) -> None:
@@ -45,13 +45,13 @@ class PendingWrites:
         return len(self._collected) + len(self._events) + len(self._tombstones)
 
     def put(self, stored: StoredWorkitem, before: Workitem | None) -> None:
-        """A workitem was written to the store; ``before`` is its former state, if known."""
+        """Collect a workitem that was written to the store; ``before`` is its former state, if known."""
         uid = stored.workitem.uid
         earlier = self._collected.get(uid)
         self._collect(uid, _Collected(stored, earlier.before if earlier else before))
 
     def remove(self, uid: str) -> None:
-        """A workitem is to be removed."""
+        """Collect the removal of a workitem."""
         self._collect(uid, _Collected(None, None))
 
     def _collect(self, uid: str, collected: _Collected) -> None:
@@ -60,7 +60,7 @@ class PendingWrites:
         self._without_rows[uid] = None
 
     def record(self, rows: Iterable[Sequence[Any]]) -> None:
-        """Collect rows for the log of events."""
+        """Collect rows of the event log."""
         self._events.extend(rows)
 
     def keep_tombstone(self, row: TombstoneRow) -> None:
@@ -68,7 +68,7 @@ class PendingWrites:
         self._tombstones[row.uid] = row
 
     def get(self, uid: str) -> tuple[bool, StoredWorkitem | None]:
-        """Whether a workitem is waiting to be written or removed, and its state (None: removed)."""
+        """Whether a write or removal of a workitem is pending, and the pending state (None: removed)."""
         collected = self._collected.get(uid)
         if collected is not None:
             return True, collected.stored
@@ -77,11 +77,11 @@ class PendingWrites:
 
     @property
     def batches_waiting(self) -> int:
-        """The number of batches handed over but not written."""
+        """The number of batches handed over but not yet written."""
         return len(self._batches)
 
     def make_rows(self, local: Zone, seconds: float) -> bool:
-        """Make rows for about so many seconds; return False once every workitem has its rows."""
+        """Make rows for about ``seconds``; return True if some workitems still have none."""
         until = time.perf_counter() + seconds
         while self._without_rows:
             uid, _ = self._without_rows.popitem()
@@ -96,7 +96,7 @@ class PendingWrites:
         return bool(self._without_rows)
 
     def hand_over(self, local: Zone) -> None:
-        """Turn everything collected into a batch of rows."""
+        """Turn everything collected into a batch of rows, to be written by ``handed_over``."""
         self.make_rows(local, math.inf)
         self._last += 1
         batch = ProjectionBatch(events=self._events, tombstones=list(self._tombstones.values()))
@@ -109,7 +109,7 @@ class PendingWrites:
         self._batches.append((self._last, batch))
 
     def handed_over(self) -> Iterator[ProjectionBatch]:
-        """Each batch in order; it counts as written once the next is requested. For one thread at a time."""
+        """The batches in order; each counts as written once the next is requested. For one thread at a time."""
         while self._batches:
             number, batch = self._batches[0]
             yield batch

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The projection: what queries are answered from. A cache of the store, never the truth.
+"""The projection answers queries. It is an index of the store, which is authoritative.
 
-Whatever goes wrong with it raises ProjectionBroken, from then on in every call but ``count`` and ``close``.
-Nothing is lost then: what a failed ``put`` would have kept stands in the store. ``renew`` makes an empty
-projection, ``rebuilding`` fills it from the store, and it serves again.
+Any failure raises ProjectionBroken, and so does every later call except ``count``, ``documents``, ``renew`` and
+``close``. Nothing is lost, because the store has every change. ``renew`` creates an empty projection, and
+``rebuilding`` fills it from the store.
 
-What is written stays in memory at first. It is written down some times a second, all of it in one transaction, by a
-thread of its own; single workitems are read on the event loop, from memory or the file. Searches run in worker
-threads, each on a connection of its own; before a search what is in memory is written down, so that it sees every
-write that came before it.
+Changes are first kept in memory and written to the file many times a second, in batches of one transaction each, by a
+thread. Single workitems are read on the event loop, from memory or the file. Searches run in worker threads, each with
+its own connection; changes in memory are written before a search, so that it sees every earlier change.
 """
 
 from __future__ import annotations
@@ -56,11 +55,11 @@ __all__ = ["Counts", "Projection", "ProjectionBroken", "Rebuild", "StoredWorkite
 _log = logging.getLogger("orthanc_ups.store")
 _AT_ONCE: Final = 200
 _FORGOTTEN_AT_ONCE: Final = 1_000
-_EVENTS_OF_ONE: Final = 1_000
-_WRITTEN_AFTER: Final = 0.03  # seconds for which a change may stay in memory only
-_ROWS_MADE_FOR: Final = 0.0003  # seconds in a turn of the loop
-_WRITTEN_ABOVE: Final = 64
-_MOST_WAITING: Final = 8
+_EVENTS_OF_WORKITEM: Final = 1_000
+_WRITE_DELAY: Final = 0.03  # seconds
+_ROWS_TIME: Final = 0.0003  # seconds per turn of the loop
+_WRITE_AT: Final = 64  # changes
+_MAXIMUM_BATCHES: Final = 8
 _MISSES: Final = 1_000
 _GET: Final = """
     SELECT m.version, b.document FROM workitem m CROSS JOIN body b ON b.id = m.id WHERE m.uid = ?
@@ -68,30 +67,30 @@ _GET: Final = """
 
 
 class Rebuild:
-    """Takes the entries of the store while the projection is synchronized with it."""
+    """Takes the entries of the store while the projection is rebuilt."""
 
     def __init__(self, take: Callable[[Sequence[Entry]], list[Entry]]) -> None:
         self._take = take
 
     def take(self, entries: Sequence[Entry]) -> list[Entry]:
-        """Take over entries of workitems; documents that are here already are not read again.
+        """Write entries of workitems, without decoding documents that are already in the file.
 
-        Returns the entries that are no documents of workitems; what is here of them stays, as it may be the
-        only copy. Raises ProjectionBroken.
+        Returns damaged entries, which are not documents of workitems. The file keeps what it has of these, because
+        it may be the only copy. Raises ProjectionBroken.
         """
         return self._take(entries)
 
 
 class Projection:
-    """The read model of the worklist in one SQLite file of its own.
+    """The read model of the worklist in an SQLite file.
 
     Attributes:
-        renewed: why the file had to be rebuilt when it was opened, None if its content was kept.
-        broken: why it cannot be used, None while it can.
-        on_broken: called on the loop with the reason when a read off the loop failed, or writing down what is in
-            memory, for which nobody waits. Any call that fails on the loop only raises ProjectionBroken.
-        is_copy: True if workitems in the store may be deleted by others, so that this file is what is left of them.
-            Then ``write_copy`` is called before a change is answered.
+        renewed: why the file had to be created when it was opened, None if its content is used.
+        broken: why the projection cannot be used, None while it can.
+        on_broken: called on the loop when a read in a thread or a write in the background failed. Calls that fail
+            on the loop only raise ProjectionBroken.
+        is_copy: True if workitems can be deleted from the store by others, and this file is the copy to restore them
+            from. Then ``write_copy`` is called before a change is answered.
     """
 
     def __init__(self, path: str | Path, local: Zone) -> None:
@@ -109,12 +108,12 @@ class Projection:
 
     @classmethod
     def open(cls, path: str | Path, *, timezone: str | tzinfo | None = None) -> Projection:
-        """Open a projection; ``:memory:`` means a file that is gone afterwards.
+        """Open a projection; ``:memory:`` means a temporary file.
 
-        A file that is garbage, of another version or zone, or was in use when the machine went down is made
-        anew. ``timezone`` is that of ``Query.of``: the zone of date-times that tell none.
-        Raises ProjectionBroken if no file can be made there or another process uses it; ValueError if
-        ``timezone`` is none.
+        A file that is damaged, of another version or zone, or was in use when the machine went down is created anew.
+        ``timezone`` is the zone of date-times without an offset, as in ``Query.of``.
+        Raises ProjectionBroken if the file cannot be created or another process uses it; ValueError if ``timezone``
+        is not a zone.
         """
         local = zone(timezone) if isinstance(timezone, str) else timezone or UTC
         if local is None:
@@ -148,12 +147,12 @@ class Projection:
 
     @property
     def path(self) -> str | Path:
-        """The file, as it was asked for."""
+        """The path with which it was opened."""
         return self._path
 
     @property
     def file(self) -> ProjectionFile:
-        """The file that is open now; ``renew`` opens another one."""
+        """The open file; ``renew`` replaces it."""
         return self._file
 
     @property
@@ -162,17 +161,17 @@ class Projection:
         return self._searches.waiting
 
     def old_documents(self) -> Iterator[tuple[str, str, bytes]]:
-        """Key, version and document of workitems in the file that had to be set aside when it was opened."""
+        """Key, version and document of each workitem in a file that was set aside."""
         for uid, version, document in self._file.old_documents():
             yield keys.workitem(uid), version, document
 
     def forget_old(self) -> None:
-        """Delete the file that was set aside: the store has been read, and nothing in it was missing."""
+        """Delete the file that was set aside, once its workitems have been compared with the store."""
         self._file.forget_old()
 
     def renew(self) -> None:
-        """Discard everything and start with an empty file. Raises ProjectionBroken if that is impossible."""
-        self._let_go(keep=False)
+        """Discard everything and start with an empty file. Raises ProjectionBroken if it cannot be created."""
+        self._release(keep=False)
         try:
             self._open(ProjectionFile(self._path, self._local, rebuild=True))
         except ProjectionBroken as error:
@@ -180,14 +179,14 @@ class Projection:
             raise
 
     def close(self) -> None:
-        """End running searches and close the file, which then is written out. May be called twice.
+        """Write everything to the file, end running searches and close it. May be called twice.
 
-        A broken projection leaves no file: the next start rebuilds it.
+        The file of a broken projection is deleted, so that the next start rebuilds it.
         """
-        self._let_go(keep=self.broken is None)
+        self._release(keep=self.broken is None)
         self.broken = self.broken or "it is closed"
 
-    def _let_go(self, *, keep: bool) -> None:
+    def _release(self, *, keep: bool) -> None:
         if keep:
             with suppress(ProjectionBroken):
                 self.flush()
@@ -202,7 +201,7 @@ class Projection:
             connection.close()
 
     def check(self) -> None:
-        """Called now and then: raises ProjectionBroken if the file was deleted or replaced."""
+        """Raise ProjectionBroken if the file was deleted or replaced. To be called periodically."""
         self._check()
         if not self._file.is_there():
             raise self._broke("the file was deleted or replaced")
@@ -210,7 +209,7 @@ class Projection:
     # --- single workitems, on the event loop ---
 
     def put(self, workitem: Workitem, version: str, document: bytes) -> None:
-        """Take over a workitem as it was just written to the store."""
+        """Add or replace a workitem that was just written to the store."""
         self._check()
         uid = workitem.uid
         stored = StoredWorkitem(workitem, version, document)
@@ -230,20 +229,20 @@ class Projection:
         self._changed()
 
     def _before(self, uid: str) -> tuple[bool, Workitem | None]:
-        """Whether a workitem exists, and its current state if that is known without reading the file."""
+        """True if a workitem exists, and its current state if that is in memory."""
         is_remembered, stored = self._remembered(uid)
         if is_remembered:
             return stored is not None, None if stored is None else stored.workitem
         return bool(self._rows("SELECT 1 FROM workitem WHERE uid = ?", uid)), None
 
     def get(self, uid: str) -> StoredWorkitem | None:
-        """A workitem, or None if there is none of that UID."""
+        """The workitem with a UID, None if it does not exist."""
         self._check_whole()
         is_remembered, stored = self._remembered(uid)
         return stored if is_remembered else self._read(uid)
 
     def _remembered(self, uid: str) -> tuple[bool, StoredWorkitem | None]:
-        """Whether memory can tell without the file, and what it tells (None: there is no such workitem)."""
+        """True if memory has the answer, and the workitem (None if it does not exist)."""
         stored = self._recent.get(uid)
         if stored is not None:
             return True, stored
@@ -260,7 +259,7 @@ class Projection:
         return None
 
     def document(self, uid: str) -> bytes | None:
-        """The document of a workitem as stored, None if there is no such workitem."""
+        """The document of a workitem as stored, None if it does not exist."""
         self._check_whole()
         is_remembered, stored = self._remembered(uid)
         if is_remembered:
@@ -276,24 +275,24 @@ class Projection:
     # --- from memory to the file ---
 
     def _changed(self) -> None:
-        """Schedule writing: soon, or at once if much has been collected."""
+        """Schedule a write: soon, or right away if many changes have been collected."""
         self._searches.outdated()
         if self._is_rebuilding:
             self.flush()
-        elif len(self._pending) >= _WRITTEN_ABOVE:
+        elif len(self._pending) >= _WRITE_AT:
             self._write_soon()
         elif self._timer is None:
-            with suppress(RuntimeError):  # no loop runs: it is written down when it is asked for
-                self._timer = asyncio.get_running_loop().call_later(_WRITTEN_AFTER, self._make_some_rows)
+            with suppress(RuntimeError):  # without a loop, the next read or flush writes
+                self._timer = asyncio.get_running_loop().call_later(_WRITE_DELAY, self._make_some_rows)
 
     def _make_some_rows(self) -> None:
-        """Make a few rows per turn of the loop, so that no request waits for the rows of many others."""
+        """Make a few rows per turn of the loop, so that many changes do not delay a request."""
         self._timer = None
         if self.broken is not None:
             return
         try:
             with self._guarded():
-                is_more = self._pending.make_rows(self._local, _ROWS_MADE_FOR)
+                is_more = self._pending.make_rows(self._local, _ROWS_TIME)
         except ProjectionBroken as error:
             self.on_broken(error)
             return
@@ -303,7 +302,7 @@ class Projection:
             self._write_soon()
 
     def _write_soon(self) -> None:
-        """Let the thread write what is in memory; if it is far behind, wait for it."""
+        """Let the thread write what is in memory; if it is far behind, write here, which delays further changes."""
         self._forget_timer()
         if self.broken is not None:
             return
@@ -316,14 +315,14 @@ class Projection:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             return
-        if self._pending.batches_waiting > _MOST_WAITING:
+        if self._pending.batches_waiting > _MAXIMUM_BATCHES:
             with suppress(ProjectionBroken):
                 self._write_down()
         loop.run_in_executor(self._thread, self._write_down).add_done_callback(self._wrote)
 
     def _wrote(self, writing: asyncio.Future[None]) -> None:
         error = None if writing.cancelled() else writing.exception()
-        if isinstance(error, ProjectionBroken) and self.broken is not None:  # and not rebuilt meanwhile
+        if isinstance(error, ProjectionBroken) and self.broken is not None:  # not renewed meanwhile
             self.on_broken(error)
 
     def _forget_timer(self) -> None:
@@ -332,13 +331,13 @@ class Projection:
             timer.cancel()
 
     def _hand_over(self) -> None:
-        """Make rows of what is in memory, on the loop; then any thread may write them."""
+        """Turn what is in memory into a batch that any thread can write. On the loop."""
         if self._pending:
             with self._guarded():
                 self._pending.hand_over(self._local)
 
     def _write_down(self) -> None:
-        """Write the batches that were handed over, in order. May be called in any thread."""
+        """Write the batches that were handed over, in order. In any thread."""
         with self._lock:
             for batch in self._pending.handed_over():
                 with self._guarded():
@@ -351,39 +350,39 @@ class Projection:
         self._write_down()
 
     def write_copy(self) -> None:
-        """As ``flush``, if this file is a copy. Raises ProjectionBroken."""
+        """Call ``flush`` if this file is a copy. Raises ProjectionBroken."""
         if self.is_copy:
             self.flush()
 
     def last_event(self) -> int:
-        """The greatest sequence in the log of events, 0 if it is empty. All events released before it are there."""
+        """The greatest sequence in the event log, 0 if it is empty."""
         self.flush()
         return int(self._rows("SELECT COALESCE(MAX(sequence), 0) FROM event")[0][0])
 
     def count(self) -> int:
-        """The number of workitems; while broken, the last one known."""
+        """The number of workitems; while broken, the last number."""
         return self._count
 
-    # --- what a start needs to trust it (store/journal.py) ---
+    # --- marks, tombstones and differences from the store, for a start (store/journal.py) ---
 
     def marks(self) -> Sequence[str]:
-        """The marks that the file bears; none while it is not whole."""
+        """The marks in the file; none while it is incomplete."""
         with self._guarded(), self._lock:
             return self._writer.marks() if self._whole else ()
 
-    async def bear(self, mark: str) -> None:
-        """Write a mark: the file has everything taken over before this call. Raises ProjectionBroken."""
+    async def write_mark(self, mark: str) -> None:
+        """Write all earlier changes and then a mark to the file. Raises ProjectionBroken."""
         self._check_whole()
         self._hand_over()
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._bear, mark)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._write_mark, mark)
 
-    def _bear(self, mark: str) -> None:
+    def _write_mark(self, mark: str) -> None:
         self._write_down()
         with self._guarded(), self._lock:
-            self._writer.bear(mark)
+            self._writer.write_mark(mark)
 
     def keep_tombstones(self, entries: Iterable[Entry]) -> None:
-        """Take over entries of purged workitems."""
+        """Add entries of purged workitems."""
         self._check()
         for entry in entries:
             uid = keys.uid_of(entry.key)
@@ -403,14 +402,14 @@ class Projection:
             yield Entry(keys.workitem(uid), document, version)
 
     def align(self, entries: Sequence[Entry]) -> list[Entry]:
-        """Take over workitems as they stand in the store, if they differ; the rest stays as it is.
+        """Update the workitems of these entries of the store, if they differ.
 
-        Returns the entries that are no documents of workitems; what is here of them stays. Raises ProjectionBroken.
+        Returns damaged entries, as ``Rebuild.take``. Raises ProjectionBroken.
         """
         self.flush()
         damaged: list[Entry] = []
-        for at in range(0, len(entries), _AT_ONCE):
-            damaged += self._take(entries[at : at + _AT_ONCE])
+        for offset in range(0, len(entries), _AT_ONCE):
+            damaged += self._take(entries[offset : offset + _AT_ONCE])
         for entry in entries:
             self._recent.forget(keys.uid_of(entry.key))
         self._missing.clear()
@@ -421,19 +420,19 @@ class Projection:
     # --- many workitems, on the event loop, some at a time ---
 
     def created(self, after: int, through: int, limit: int) -> list[Workitem]:
-        """Workitems with creation numbers above ``after`` up to ``through``, in that order."""
+        """Workitems with creation numbers greater than ``after`` up to ``through``, in that order."""
         return self._some("m.created > ? AND m.created <= ?", "m.created, m.id", (after, through), limit)
 
     def ended(self, after: tuple[float, int], before: float, limit: int) -> list[Workitem]:
-        """Final workitems that ended before a time (seconds since the epoch), by it and by creation number.
+        """Final workitems that ended before a time (seconds since the epoch), by time of end and creation number.
 
-        ``after`` has both of the last one of the page before.
+        ``after``: both values of the last workitem of the page before.
         """
         where = "m.ended >= ? AND m.ended < ? AND (m.ended, m.created) > (?, ?)"
         return self._some(where, "m.ended, m.created", (after[0], before, *after), limit)
 
     def with_events_after(self, sequence: int) -> Iterator[Workitem]:
-        """Workitems whose documents hold an event with a greater sequence number."""
+        """Workitems whose documents contain an event with a sequence greater than ``sequence``."""
         return self._each("m.last_event > ?", sequence)
 
     def with_acts(self) -> Iterator[Workitem]:
@@ -443,8 +442,8 @@ class Projection:
     def documents(self) -> Iterator[tuple[str, bytes, str]]:
         """Key, document and version of every workitem's entry.
 
-        Also while it is broken or being read in, as it may be the last copy. Raises ProjectionBroken at the first
-        that cannot be read.
+        Works while the projection is broken or being rebuilt, because it may be the last copy. Raises ProjectionBroken
+        at the first that cannot be read.
         """
         if self.broken is None:
             with suppress(ProjectionBroken):
@@ -495,11 +494,11 @@ class Projection:
         )
         return [self._decoded(document) for _, document in self._documents(text, *values, limit)]
 
-    # --- all of them ---
+    # --- rebuilding ---
 
     @contextmanager
     def rebuilding(self) -> Iterator[Rebuild]:
-        """Synchronize with the store: every entry of a workitem must be passed to ``Rebuild.take``.
+        """Synchronize with the store: the caller passes every entry of a workitem to ``Rebuild.take``.
 
         Workitems that were not passed are removed at the end. If an exception leaves the block, nothing is removed, and
         reads raise ProjectionBroken until a later rebuilding succeeds.
@@ -529,7 +528,7 @@ class Projection:
         self._searches.outdated()
         self._count, self._whole = self._counted(), complete
         if removed:
-            _log.info("The projection held %d workitems that the store does not have; removed", removed)
+            _log.info("Removed %d workitems from the projection that the store does not have", removed)
 
     def _take(self, entries: Sequence[Entry]) -> list[Entry]:
         triples = [(keys.uid_of(entry.key), entry.version, entry.document) for entry in entries]
@@ -539,7 +538,7 @@ class Projection:
         changes = [(entry, self._change(entry)) for entry in changed]
         damaged = [entry for entry, change in changes if change is None]
         batch = ProjectionBatch([change for _, change in changes if change is not None])
-        # Written here: a thread that writes meanwhile competes for Python's lock, and both together take longer.
+        # Written here: a second thread would compete for Python's global lock, and both together would take longer.
         with self._guarded(), self._lock:
             for entry in damaged:
                 self._writer.spare(keys.uid_of(entry.key))
@@ -547,7 +546,7 @@ class Projection:
         return damaged
 
     def _change(self, entry: Entry) -> WorkitemRows | None:
-        """The rows of an entry; None if it is not the document of a workitem."""
+        """The rows of an entry; None if it is damaged."""
         try:
             workitem = decode_interned(entry.document, self._interned)
         except UnreadableDocument:
@@ -573,10 +572,10 @@ class Projection:
         ``order`` is one of ``start`` (the default), ``created``, ``modification``, ``state``, ``priority``,
         ``label``, ``worklist_label``, ``patient_name``, ``station``, ``performer``, ``progress``,
         ``urgency`` (priority, then start), ``work``, ``completion``, ``expiration``, ``claimer``, ``claimed``,
-        ``ended``, ``duration``, ``performed``; a leading ``-`` turns it round, but matches without a value
-        (``NONE_LAST``) stand at the end either way. Equal ones stand in the order of creation. Each of ``words``
-        (``core/free_text.py``) must occur in a match, and ``also`` must hold.
-        Raises ValueError for another order, UpsError (A700, 503) if too many searches wait already.
+        ``ended``, ``duration``, ``performed``; a leading ``-`` reverses it, but matches without a value
+        (``NONE_LAST``) come last either way. Ties are in the order of creation. Each of ``words``
+        (``core/free_text.py``) must occur in a match, and each test of ``also`` must hold.
+        Raises ValueError for any other order, UpsError (A700, 503) if too many searches are waiting.
         """
         self._up_to_date()
         return await self._searches.search(
@@ -586,7 +585,7 @@ class Projection:
     async def search_texts(
         self, query: Query, offset: int, limit: int | None, selection: Selection
     ) -> tuple[tuple[bytes, ...], int]:
-        """As ``search`` by scheduled start; of each match the selected attributes as JSON text of the inner form."""
+        """Like ``search`` by scheduled start, with the selected attributes as JSON text of the inner form."""
         self._up_to_date()
         return await self._searches.search(
             query, offset, limit, "start", (), lambda document: selected(document, selection)
@@ -601,7 +600,7 @@ class Projection:
         words: Sequence[str] = (),
         also: Sequence[Column | Ids] = (),
     ) -> tuple[tuple[Workitem, ...], int]:
-        """As ``search``, with whole workitems."""
+        """Like ``search``, with whole workitems."""
         self._up_to_date()
         return await self._searches.search(query, offset, limit, order, tuple(words), decode, tuple(also))
 
@@ -615,10 +614,10 @@ class Projection:
         part: range,
         many: int = 100,
     ) -> tuple[AsyncIterator[list[_T]], int]:
-        """What ``form`` makes of all matches of this moment, ``many`` at a time, and their number.
+        """The results of ``form`` for all current matches, ``many`` at a time, and the number of all matches.
 
-        Those at the positions in ``part`` only; one that is deleted meanwhile is left out. ``form`` runs in another
-        thread.
+        Only matches at the positions in ``part`` are returned, without those deleted meanwhile. ``form`` runs in
+        another thread.
         """
         self._up_to_date()
         return await self._searches.walk(
@@ -628,7 +627,7 @@ class Projection:
     async def stream(self, query: Query, chunk: int = 25) -> AsyncIterator[list[DataSet]]:
         """The attributes of all matches by scheduled start, at most ``chunk`` at a time, each match once.
 
-        May be abandoned at any time. A workitem that changes meanwhile may be found or not.
+        May be abandoned at any time. A workitem that changes meanwhile may be returned or not.
         """
         self._up_to_date()
         async for matches in self._searches.stream(query, chunk):
@@ -660,46 +659,46 @@ class Projection:
             self._counts = counts
         return counts[1]
 
-    # --- the log of events ---
+    # --- the event log ---
 
     def record_events(self, events: Iterable[Event]) -> None:
-        """Add released events to the log, overwriting any with the same sequence."""
+        """Add released events to the event log, replacing any with the same sequence."""
         with self._guarded():
             self._pending.record([event_row(event) for event in events])
         self._changed()
 
     def respell_receivers(self, titles: Mapping[str, str]) -> None:
-        """Write AE titles (keys) in the log as other ones (values)."""
+        """Replace AE titles (the keys) in the event log by others (the values)."""
         self.flush()
         with self._guarded(), self._lock:
             self._writer.respell_receivers(titles)
 
     def forget_events(self, before: float, limit: int = _FORGOTTEN_AT_ONCE) -> int:
-        """Remove up to ``limit`` events from before a time (seconds since the epoch); return how many."""
+        """Remove up to ``limit`` events committed before a time (seconds since the epoch); return how many."""
         self.flush()
         with self._guarded(), self._lock:
             return self._writer.forget_events(before, limit)
 
     async def events(self, after: int, limit: int, receiver: str | None = None) -> list[Event]:
-        """Up to ``limit`` logged events with a greater sequence, in order; those for one AE if it is named."""
+        """Up to ``limit`` logged events after a sequence, in order; with ``receiver``, only those to that AE."""
         self._check()
         self._hand_over()
         return await self._searches.run(lambda reader: reader.events(after, limit, receiver))
 
-    async def events_of(self, uid: str, limit: int = _EVENTS_OF_ONE) -> list[Event]:
+    async def events_of(self, uid: str, limit: int = _EVENTS_OF_WORKITEM) -> list[Event]:
         """The last logged events of a workitem, oldest first."""
         self._check()
         self._hand_over()
         return await self._searches.run(lambda reader: reader.events_of(uid, limit))
 
-    # --- what can go wrong ---
+    # --- checks and errors ---
 
     def _check(self) -> None:
         if self.broken:
             raise ProjectionBroken(self.broken)
 
     def _up_to_date(self) -> None:
-        """Before a search: make sure that it sees everything written so far."""
+        """Let the next search see every earlier change."""
         self._check_whole()
         self._hand_over()
 
@@ -709,7 +708,7 @@ class Projection:
             raise ProjectionBroken("it is being rebuilt")
 
     def _read_failed(self, error: Exception) -> ProjectionBroken:
-        """On the loop. Some who read off the loop do not know who rebuilds the projection, so it is reported here."""
+        """Report a read that failed in a thread, because some callers cannot start a rebuild. On the loop."""
         broken = self._broke(error)
         self.on_broken(broken)
         return broken
@@ -720,7 +719,7 @@ class Projection:
 
     @contextmanager
     def _guarded(self, *, even_broken: bool = False) -> Iterator[None]:
-        """Turn any error into ProjectionBroken: a change that is stored must not look as if it had failed."""
+        """Turn any error into ProjectionBroken, so that a change that is stored does not seem to have failed."""
         if not even_broken:
             self._check()
         try:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A query as SQL: what its conditions say of tables and columns, and which table leads.
+"""Queries as SQL: conditions become tests of tables and columns, and a plan says which table is read first.
 
-Without statistics SQLite guesses, so the order of the tables is chosen here, by looking:
+Without statistics SQLite would guess the order of the tables, so it is chosen here, by counting:
 
-1. a set of ids that is small leads (one patient, one accession number): all matches are gathered and sorted;
-2. else a code leads: its rows stand in the order of state and start;
-3. else an index of ``workitem`` leads, in the order asked for.
+1. a small set of ids (one patient, one accession number) is read first, and all matches are gathered and sorted;
+2. otherwise a code is, whose rows are in the order of state and start;
+3. otherwise an index of ``workitem`` is, in the requested order.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from .schema import (
 _SURROGATES: Final = range(0xD800, 0xE000)
 _LONGEST_PATTERN: Final = 1_000
 _MOST_PARAMETERS: Final = 100
-ON_EVERY_DRIVER: Final = frozenset({"state", "start"})
+IN_BOTH_TABLES: Final = frozenset({"state", "start"})
 """Columns that tables ``workitem`` and ``code`` both have."""
 
 
@@ -53,7 +53,7 @@ class Sql(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A test of a column; ``{row}`` in it stands for the row that has the column."""
+    """A test of a column; ``{row}`` in the SQL is replaced by the table or alias."""
 
     name: str
     test: Sql
@@ -64,9 +64,9 @@ class Ids:
     """A set of ids from an index.
 
     Attributes:
-        select: gives the ids, perhaps several times each.
-        test: tells of an id, ``{id}``, whether it is in the set.
-        quick: False if even the first ids may take long to find.
+        select: selects the ids, possibly with duplicates.
+        test: an expression that is true if the id ``{id}`` is in the set.
+        quick: False if finding even the first ids may take long.
     """
 
     select: Sql
@@ -76,7 +76,7 @@ class Ids:
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """A code in table ``code``, in a scheme or (None) in any."""
+    """A code in table ``code``, in a scheme or in any (None)."""
 
     kind: int
     text: str
@@ -85,7 +85,7 @@ class Code:
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """The part of a query that SQL can test; ``exact`` if that is all of it."""
+    """The part of a query that SQL can test; ``exact`` if that is the whole query."""
 
     columns: tuple[Column, ...]
     ids: tuple[Ids, ...]
@@ -94,7 +94,11 @@ class Filters:
 
 
 class Translator:
-    """Translates clauses. ``dated`` False means that moments are of another zone, ``odd`` that columns lie."""
+    """Translates clauses.
+
+    ``dated`` is False if the columns of date-times are in another zone than the query's; ``odd`` is True if columns
+    do not represent their attributes completely (``facts.Volatile.odd``). Such columns are not tested.
+    """
 
     def __init__(self, *, dated: bool, odd: bool) -> None:
         self._dated = dated
@@ -106,7 +110,7 @@ class Translator:
     def filters(
         self, clauses: Iterable[Clause], words: Sequence[str] = (), also: Iterable[Column | Ids] = ()
     ) -> Filters:
-        """What all clauses together ask, that each of the words occurs (``core/free_text.py``), and ``also``."""
+        """The tests of all clauses, of the words (``core/free_text.py``), and ``also``, all of which must hold."""
         exact = [self._clause(clause) for clause in clauses]
         for test in also:
             if isinstance(test, Column):
@@ -175,7 +179,7 @@ class Translator:
 
 
 def _code_pair(conditions: Sequence[Condition]) -> tuple[str, str, str | None] | None:
-    """Sequence, value and scheme if the conditions are about a single indexed code and nothing else."""
+    """Sequence, value and scheme if the conditions are those of a single indexed code; otherwise None."""
     by_tag = {}
     for condition in conditions:
         sequence, _, tag = condition.path.rpartition(".")
@@ -190,7 +194,7 @@ def _code_pair(conditions: Sequence[Condition]) -> tuple[str, str, str | None] |
 
 
 def _is_usable(values: Sequence[Any]) -> bool:
-    """False for what SQLite cannot test: it refuses very long patterns, and ends texts at a NUL."""
+    """False for values that SQLite cannot test: it refuses very long patterns and ends texts at a NUL."""
     return all(
         not isinstance(value, str) or (len(value) <= _LONGEST_PATTERN and "\0" not in value)
         for value in values
@@ -205,12 +209,12 @@ def _column_test(path: str, name: str, operator: Operator, values: Sequence[Any]
         return _any([_like(column, pattern) for pattern in values])
     ranks = RANKS.get(path)
     condition = [ranks.get(value, -1) for value in values] if ranks else list(values)
-    return _one_of(column, condition)
+    return _is_in(column, condition)
 
 
 def _keys(kinds: Sequence[KeyKind], operator: Operator, values: Sequence[str]) -> Ids:
-    of_kind = _one_of("k.kind", [int(kind) for kind in kinds])
-    condition = _one_of("k.text", values) if operator is Operator.EQUALS else _texts_like(values)
+    of_kind = _is_in("k.kind", [int(kind) for kind in kinds])
+    condition = _is_in("k.text", values) if operator is Operator.EQUALS else _texts_like(values)
     every = Sql(
         f"SELECT k.id FROM key k WHERE {of_kind.text} AND {condition.text}",  # noqa: S608
         (*of_kind.values, *condition.values),
@@ -246,12 +250,12 @@ def _free_text(words: Sequence[str]) -> Ids:
 
 
 def _valid(text: str) -> str:
-    """SQLite takes no lone surrogates; no stored text has one."""
+    """Replace lone surrogates, which SQLite refuses and no stored text has."""
     return text.encode(errors="replace").decode()
 
 
 def _uids(values: Sequence[str]) -> Ids:
-    condition = _one_of("u.uid", values)
+    condition = _is_in("u.uid", values)
     every = Sql(f"SELECT u.id FROM workitem u WHERE {condition.text}", condition.values)  # noqa: S608
     return Ids(every, _in(every))
 
@@ -260,7 +264,7 @@ def _in(every: Sql) -> Sql:
     return Sql(f"{{id}} IN ({every.text})", every.values)
 
 
-def _one_of(column: str, values: Sequence[Any]) -> Sql:
+def _is_in(column: str, values: Sequence[Any]) -> Sql:
     if len(values) == 1:
         return Sql(f"{column} = ?", tuple(values))
     if len(values) > _MOST_PARAMETERS:
@@ -272,14 +276,11 @@ def _one_of(column: str, values: Sequence[Any]) -> Sql:
 def _any(tests: Sequence[Sql]) -> Sql:
     if len(tests) == 1:
         return tests[0]
-    return Sql(
-        f"({' OR '.join(test.text for test in tests)})",
-        tuple(value for test in tests for value in test.values),
-    )
+    return Sql(f"({' OR '.join(test.text for test in tests)})", values_of(tests))
 
 
 def _like(column: str, pattern: str) -> Sql:
-    """The test for a wildcard pattern; its literal beginning narrows down the index."""
+    """The test for a wildcard pattern; the literal text at its start limits the range of the index."""
     if not is_wild(pattern):
         return Sql(f"{column} = ?", (pattern,))
     fits = Sql(f"{column} GLOB ?", (pattern.replace("[", "[[]"),))
@@ -291,7 +292,7 @@ def _like(column: str, pattern: str) -> Sql:
 
 
 def _within(column: str, start: str) -> Sql:
-    """The range of an index that holds the texts with this prefix."""
+    """The test for the range of texts with a prefix, which an index can use."""
     last = len(start) - 1
     while last >= 0 and start[last] == "\U0010ffff":
         last -= 1
@@ -305,6 +306,7 @@ def _within(column: str, start: str) -> Sql:
 # --- the plan ---
 
 FEW = 2_000
+"""A set with fewer ids is small."""
 
 ORDERS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = MappingProxyType(
     {
@@ -330,10 +332,10 @@ ORDERS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = MappingProxyType(
         "performed": ("", ("performed", "created", "id")),
     }
 )
-"""What matches can be sorted by: the index that has the order, and the columns of the order."""
+"""The orders of matches: the index in that order (if there is one) and the columns."""
 
 NULL: Final = "NULL"
-"""In NONE_LAST: the column is NULL, which SQLite sorts in front of everything."""
+"""In NONE_LAST: no value is NULL, which SQLite sorts first."""
 
 NONE_LAST: Final[Mapping[str, object]] = MappingProxyType(
     {
@@ -343,7 +345,7 @@ NONE_LAST: Final[Mapping[str, object]] = MappingProxyType(
         **dict.fromkeys(("completion", "expiration", "ended"), NULL),
     }
 )
-"""Orders in which matches without a value stand at the end in both directions: what stands for none."""
+"""What columns hold for no value, in orders in which matches without a value come last in both directions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,12 +353,12 @@ class Plan:
     """A query ready to run.
 
     Attributes:
-        source: the FROM and WHERE clauses; ``d`` is the table that leads.
-        values: its parameters.
-        ordering: columns of the order, with their table.
-        none: what the first of them holds for no value, if such matches stand at the end in both directions.
-        gather: True if all matches are fetched at once, as sorting them costs more than fetching.
-        exact: True if no further test is needed.
+        source: the FROM and WHERE clauses; ``d`` is the table that is read first, or ``workitem``.
+        values: the parameters of ``source``.
+        ordering: the columns of the order, with their table.
+        gather: True if all ids are fetched at once, because sorting costs more than fetching.
+        exact: True if the rows need no further test.
+        none: what the first column holds for no value, if such matches come last in both directions.
     """
 
     source: str
@@ -367,7 +369,7 @@ class Plan:
     none: object = None
 
     def stretches(self, *, descending: bool) -> tuple[Plan, ...]:
-        """What to read in turn; in descending order an index would begin with those that have no value."""
+        """The plans to run one after the other, so that matches without a value come last."""
         if self.none == NULL:
             return self._where("IS NOT NULL"), self._where("IS NULL")
         if self.none is None or not descending:
@@ -382,17 +384,17 @@ class Plan:
         return replace(self, source=source, values=(*self.values, self.none))
 
     def count(self) -> Sql:
-        """How many there are."""
+        """The statement that counts the matches."""
         return Sql(f"SELECT COUNT(*) {self.source}", self.values)
 
     def ids(self, *, descending: bool = False) -> Sql:
-        """Their ids in order."""
+        """The statement that selects their ids in order."""
         direction = " DESC" if descending else ""
         by = ", ".join(f"{column}{direction}" for column in self.ordering)
         return Sql(f"SELECT d.id {self.source} ORDER BY {by}", self.values)
 
     def after(self, position: tuple[int, int, int] | None) -> Sql:
-        """Start, creation number and id of those behind a position in the order of start."""
+        """The statement that selects start, creation number and id of matches after a position, by start."""
         source, values = self.source, self.values
         if position is not None:
             source += " AND (d.start, d.created, d.id) > (?, ?, ?)"
@@ -401,17 +403,17 @@ class Plan:
 
 
 def plan(connection: sqlite3.Connection, filters: Filters, order: str) -> Plan:
-    """Choose how to carry out a query in an order of ORDERS."""
+    """Choose how to run a query in an order of ORDERS."""
     ids, few = _smallest(connection, filters)
     if ids is not None and (few or not (filters.codes or ids.quick)):
-        return _led_by_ids(filters, ids, order)
+        return _plan_by_ids(filters, ids, order)
     if filters.codes:
-        return _led_by_code(filters, _rarest(connection, filters), order)
-    return _led_by_index(filters, order)
+        return _plan_by_code(filters, _rarest(connection, filters), order)
+    return _plan_by_index(filters, order)
 
 
 def _smallest(connection: sqlite3.Connection, filters: Filters) -> tuple[Ids | None, bool]:
-    """The set with the fewest ids, and whether they are few; a slow set only if there is no other."""
+    """The smallest quick set, and whether it is small; the first set if none is quick, None without sets."""
     counted = [(_count(connection, ids.select), index) for index, ids in enumerate(filters.ids) if ids.quick]
     if counted:
         size, index = min(counted)
@@ -424,47 +426,47 @@ def _rarest(connection: sqlite3.Connection, filters: Filters) -> Code:
         return filters.codes[0]
     counted = []
     for index, code in enumerate(filters.codes):
-        tests = [_of_code(code), *_on_driver(filters.columns)]
-        rows = Sql(f"SELECT 1 FROM code d WHERE {_and(tests)}", _values(tests))  # noqa: S608
+        tests = [_of_code(code), *_on_first_table(filters.columns)]
+        rows = Sql(f"SELECT 1 FROM code d WHERE {_and(tests)}", values_of(tests))  # noqa: S608
         counted.append((_count(connection, rows), index))
     return filters.codes[min(counted)[1]]
 
 
 def _count(connection: sqlite3.Connection, rows: Sql) -> int:
-    """The number of rows, counted up to FEW."""
+    """The number of rows, at most FEW."""
     text = f"SELECT COUNT(*) FROM ({rows.text} LIMIT {FEW})"  # noqa: S608
     return int(connection.execute(text, rows.values).fetchone()[0])
 
 
-def _led_by_ids(filters: Filters, leading: Ids, order: str) -> Plan:
+def _plan_by_ids(filters: Filters, first: Ids, order: str) -> Plan:
     tests = [
         *(_on("d", column) for column in filters.columns),
-        *(_is_among("d", ids) for ids in filters.ids if ids is not leading),
+        *(_is_among("d", ids) for ids in filters.ids if ids is not first),
         *(_has_code("d", code) for code in filters.codes),
     ]
     source = (
-        f"FROM (SELECT DISTINCT id FROM ({leading.select.text})) i "  # noqa: S608
+        f"FROM (SELECT DISTINCT id FROM ({first.select.text})) i "  # noqa: S608
         f"CROSS JOIN workitem d ON d.id = i.id WHERE {_and(tests)}"
     )
-    return _plan(source, (*leading.select.values, *_values(tests)), "d", order, filters, gather=True)
+    return _plan(source, (*first.select.values, *values_of(tests)), "d", order, filters, gather=True)
 
 
-def _led_by_code(filters: Filters, leading: Code, order: str) -> Plan:
-    others = [column for column in filters.columns if column.name not in ON_EVERY_DRIVER]
+def _plan_by_code(filters: Filters, first: Code, order: str) -> Plan:
+    joined_columns = [column for column in filters.columns if column.name not in IN_BOTH_TABLES]
     tests = [
-        _of_code(leading),
-        *_on_driver(filters.columns),
-        *(_on("m", column) for column in others),
+        _of_code(first),
+        *_on_first_table(filters.columns),
+        *(_on("m", column) for column in joined_columns),
         *(_is_among("d", ids) for ids in filters.ids),
-        *(_has_code("d", code) for code in filters.codes if code is not leading),
+        *(_has_code("d", code) for code in filters.codes if code is not first),
     ]
-    joined = bool(others) or order != "start"
+    joined = bool(joined_columns) or order != "start"
     join = " CROSS JOIN workitem m ON m.id = d.id" if joined else ""
     source = f"FROM code d{join} WHERE {_and(tests)}"
-    return _plan(source, _values(tests), "m" if joined and order != "start" else "d", order, filters)
+    return _plan(source, values_of(tests), "m" if joined and order != "start" else "d", order, filters)
 
 
-def _led_by_index(filters: Filters, order: str) -> Plan:
+def _plan_by_index(filters: Filters, order: str) -> Plan:
     index = ORDERS[order][0]
     if order == "start" and _is_one_state(filters.columns):
         index = "workitem_state"
@@ -474,7 +476,7 @@ def _led_by_index(filters: Filters, order: str) -> Plan:
         *(_has_code("d", code) for code in filters.codes),
     ]
     source = f"FROM workitem d{f' INDEXED BY {index}' if index else ''} WHERE {_and(tests)}"
-    return _plan(source, _values(tests), "d", order, filters)
+    return _plan(source, values_of(tests), "d", order, filters)
 
 
 def _plan(
@@ -498,12 +500,12 @@ def _on(table: str, column: Column) -> Sql:
     return Sql(column.test.text.format(row=table), column.test.values)
 
 
-def _on_driver(columns: Iterable[Column]) -> list[Sql]:
-    return [_on("d", column) for column in columns if column.name in ON_EVERY_DRIVER]
+def _on_first_table(columns: Iterable[Column]) -> list[Sql]:
+    return [_on("d", column) for column in columns if column.name in IN_BOTH_TABLES]
 
 
 def _is_among(table: str, ids: Ids) -> Sql:
-    """The test for membership; the plus keeps SQLite from starting with this set."""
+    """The test for membership; the unary plus keeps SQLite from reading this set first."""
     return Sql(ids.test.text.format(id=f"+{table}.id"), ids.test.values)
 
 
@@ -525,5 +527,6 @@ def _and(tests: Sequence[Sql]) -> str:
     return " AND ".join(test.text for test in tests) or "1"
 
 
-def _values(tests: Iterable[Sql]) -> tuple[object, ...]:
+def values_of(tests: Iterable[Sql]) -> tuple[Any, ...]:
+    """The parameters of pieces of SQL, in order."""
     return tuple(value for test in tests for value in test.values)

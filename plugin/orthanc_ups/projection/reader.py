@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Reading the projection: queries on one connection, and the worker threads that run them off the event loop."""
+"""Reading the projection: queries on a connection, and the worker threads that run them off the event loop."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequenc
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, TypeAlias, TypeVar
 
 import orjson
@@ -31,14 +32,14 @@ from .schema import RANKS
 _T = TypeVar("_T")
 TESTED_AT_ONCE: Final = 500
 Position: TypeAlias = tuple[int, int, int]
-"""Start, creation number and id of a workitem: its place in the order of start."""
+"""Start, creation number and id of a workitem: its position in the order of start."""
 
 
 @dataclass(frozen=True, slots=True)
 class Matched:
-    """The matches of a query without their documents: ranges in order, each with its number of matches.
+    """The matches of a query without their documents: plans in order, each with its number of matches.
 
-    If they were gathered: their ids in order instead.
+    If the matches were gathered: their ids in order instead.
     """
 
     stretches: tuple[tuple[Plan, int], ...]
@@ -46,13 +47,13 @@ class Matched:
 
     @property
     def total(self) -> int:
-        """How many there are."""
+        """The number of matches."""
         return sum(many for _, many in self.stretches) if self.ids is None else len(self.ids)
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Some matches by id, and the position of the last one; None if there are no more."""
+    """Some matches with their ids, and the position of the last; None if there are no more."""
 
     matches: list[tuple[int, DataSet]]
     position: Position | None
@@ -75,14 +76,14 @@ class Counts:
 
     @property
     def total(self) -> int:
-        """All."""
+        """The number of all workitems."""
         return sum(self.by_state.values())
 
 
 class Reader:
-    """One connection for one query at a time.
+    """Runs queries on a connection, one at a time.
 
-    ``local`` is the zone that the projection was made for; ``stopping`` ends long queries.
+    ``local`` is the zone of the projection; ``stopping`` ends long queries.
     """
 
     def __init__(self, connection: sqlite3.Connection, local: Zone, stopping: threading.Event) -> None:
@@ -96,7 +97,7 @@ class Reader:
     def planned(
         self, query: Query, order: str, words: Sequence[str] = (), also: Sequence[Column | Ids] = ()
     ) -> Plan:
-        """Choose how to carry out a query."""
+        """Choose how to run a query."""
         odd = self._execute("SELECT EXISTS(SELECT 1 FROM workitem WHERE odd <> 0)").fetchone()[0]
         translator = Translator(dated=query.zone == self._local, odd=bool(odd))
         return plan(self.connection, translator.filters(query.clauses, words, also), order)
@@ -111,7 +112,7 @@ class Reader:
         also: Sequence[Column | Ids] = (),
         gather: bool = False,
     ) -> Matched:
-        """Count all matches, or gather them if requested or needed."""
+        """Count all matches, or gather their ids if requested or needed."""
         with self.snapshot():
             chosen = self.planned(query, order, words, also)
             stretches = chosen.stretches(descending=descending)
@@ -154,18 +155,18 @@ class Reader:
     def _stretch(
         self, chosen: Plan, total: int, offset: int, many: int, *, descending: bool
     ) -> Iterable[int]:
-        """Read from the nearer end, so that the last page costs as little as the first."""
-        behind = total - offset - many
-        backwards = behind < offset
+        """Ids of a plan; read from the nearer end, so that the last page costs as little as the first."""
+        following = total - offset - many
+        backwards = following < offset
         text, values = chosen.ids(descending=descending is not backwards)
-        rows = self._execute(f"{text} LIMIT ? OFFSET ?", (*values, many, behind if backwards else offset))
+        rows = self._execute(f"{text} LIMIT ? OFFSET ?", (*values, many, following if backwards else offset))
         ids = [row for (row,) in rows]
         return reversed(ids) if backwards else ids
 
     # --- stream (C-FIND) ---
 
     def first(self, query: Query, many: int) -> tuple[Plan, array[int] | Chunk]:
-        """Start a stream: the plan, and either all candidates or, if no further test is needed, a chunk."""
+        """Start a stream: the plan, and the first chunk or (if gathered or to be tested) the ids of all candidates."""
         with self.snapshot():
             chosen = self.planned(query, "start")
             if chosen.exact and not chosen.gather:
@@ -179,16 +180,16 @@ class Reader:
 
     def _next(self, chosen: Plan, position: Position | None, many: int) -> Chunk:
         text, values = chosen.after(position)
-        places: list[Position] = self._execute(f"{text} LIMIT ?", (*values, many)).fetchall()
-        matches = list(self._attributes(row for _, _, row in places))
-        return Chunk(matches, places[-1] if len(places) == many else None)
+        positions: list[Position] = self._execute(f"{text} LIMIT ?", (*values, many)).fetchall()
+        matches = list(self._attributes(row for _, _, row in positions))
+        return Chunk(matches, positions[-1] if len(positions) == many else None)
 
     def fitting(self, query: Query, ids: Sequence[int]) -> list[DataSet]:
-        """The attributes of those candidates that match at this moment."""
+        """The attributes of those candidates that match now."""
         with self.snapshot():
             return [attributes for _, attributes in self._fitting(query, ids)]
 
-    # --- others ---
+    # --- numbers, counts and events ---
 
     def numbers(self, query: Query) -> list[int]:
         """Creation numbers of all matches, ascending."""
@@ -199,8 +200,8 @@ class Reader:
                 rows = self._execute(text.replace("SELECT d.id", "SELECT d.created", 1), values)
                 return [number for (number,) in rows]
             ids = self._ids(Sql(text, values))
-            of = "SELECT created FROM workitem WHERE id = ?"
-            return [int(self._number(Sql(of, (row,)))) for row, _ in self._fitting(query, ids)]
+            created = "SELECT created FROM workitem WHERE id = ?"
+            return [self._number(Sql(created, (row,))) for row, _ in self._fitting(query, ids)]
 
     def counts(self) -> Counts:
         """The number of workitems per worklist and state."""
@@ -229,7 +230,7 @@ class Reader:
         return self._execute(sql.text, sql.values).fetchall()
 
     def events(self, after: int, limit: int, receiver: str | None) -> list[Event]:
-        """Logged events behind a sequence number, those of one receiver only if it is named."""
+        """Logged events with a sequence greater than ``after``; only those of a receiver if it is not None."""
         if receiver is None:
             return self._events("sequence > ?", (after,), limit)
         return self._events("sequence > ? AND instr(receivers, ?)", (after, f"\\{receiver}\\"), limit)
@@ -238,19 +239,19 @@ class Reader:
         """The last logged events of a workitem, oldest first."""
         return self._events("uid = ?", (uid,), limit, "DESC")[::-1]
 
-    def _events(self, where: str, values: tuple[object, ...], limit: int, turned: str = "") -> list[Event]:
+    def _events(self, where: str, values: tuple[object, ...], limit: int, direction: str = "") -> list[Event]:
         rows = self._execute(
             "SELECT sequence, type, uid, information, receivers, at FROM event "  # noqa: S608
-            f"WHERE {where} ORDER BY sequence {turned} LIMIT ?",
+            f"WHERE {where} ORDER BY sequence {direction} LIMIT ?",
             (*values, limit),
         )
         return [_event(*row) for row in rows]
 
-    # --- pieces ---
+    # --- helpers ---
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Everything read within the block is of the same moment."""
+        """Everything in the block reads the same state."""
         self._execute("BEGIN")
         try:
             yield
@@ -268,7 +269,7 @@ class Reader:
         return ((row, attributes_of(document)) for row, document in self._documents(ids))
 
     def _documents(self, ids: Iterable[int]) -> Iterator[tuple[int, bytes]]:
-        """The documents of those workitems that still exist."""
+        """The documents of those workitems that still exist. Raises ``sqlite3.OperationalError`` when stopping."""
         for row in ids:
             if self._stopping.is_set():
                 raise sqlite3.OperationalError("interrupted")
@@ -297,7 +298,7 @@ _Key: TypeAlias = tuple[str, str, tuple[str, ...], tuple[Column | Ids, ...]]
 
 
 class Searches:
-    """Runs queries in a bounded number of threads. Its methods are called on the event loop."""
+    """Runs queries in a few threads. The methods must be called on the event loop."""
 
     def __init__(
         self,
@@ -307,8 +308,10 @@ class Searches:
         catch_up: Callable[[], None],
     ) -> None:
         """Args:
-        failed: called on the loop when a query fails because of the file; returns what is to be raised.
-        catch_up: called in the thread before each query: what was handed over is written down first.
+        connect: opens a connection to the file.
+        local: the zone of the projection.
+        failed: called on the loop when a query fails because of the file; returns the exception to raise.
+        catch_up: called in the thread before each query to write the changes that were handed over.
         """
         self._connect = connect
         self._catch_up = catch_up
@@ -332,7 +335,7 @@ class Searches:
         return self._waiting
 
     def outdated(self) -> None:
-        """Something was written: remembered matches are out of date."""
+        """Forget remembered matches, because something was written."""
         self._generation += 1
 
     def close(self) -> None:
@@ -354,7 +357,7 @@ class Searches:
         form: Callable[[bytes], _T],
         also: tuple[Column | Ids, ...] = (),
     ) -> tuple[tuple[_T, ...], int]:
-        """One page, of each match what ``form`` makes of its document, and the number of all matches."""
+        """A page, with the result of ``form`` for the document of each match, and the number of all matches."""
         name, descending = _direction(order)
         key = query.identity, order, words, also
         generation, remembered = self._generation, self._remembered(key)
@@ -387,9 +390,9 @@ class Searches:
         part: range,
         many: int,
     ) -> tuple[AsyncIterator[list[_T]], int]:
-        """What ``form`` makes of the matches of one moment in an order, ``many`` at a time, and their number.
+        """The results of ``form`` for the current matches, ``many`` at a time, and the number of all matches.
 
-        Those at the positions in ``part`` only; one that is deleted meanwhile is left out.
+        Only matches at the positions in ``part`` are returned, without those deleted meanwhile.
         """
         name, descending = _direction(order)
         matched = await self.run(
@@ -402,8 +405,8 @@ class Searches:
     async def _walked(
         self, matched: Matched, part: range, many: int, form: Callable[[bytes], _T]
     ) -> AsyncIterator[list[_T]]:
-        for at in range(part.start, min(part.stop, matched.total), many):
-            yield await self.run(_page(matched, at, min(many, part.stop - at), form))
+        for offset in range(part.start, min(part.stop, matched.total), many):
+            yield await self.run(_page(matched, offset, min(many, part.stop - offset), form))
 
     async def stream(self, query: Query, many: int) -> AsyncIterator[list[DataSet]]:
         """All matches in the order of start, in chunks of at most ``many``."""
@@ -413,36 +416,30 @@ class Searches:
                 yield matches
         else:
             async for matches in self._candidates(query, start, many if plan.exact else TESTED_AT_ONCE):
-                for at in range(0, len(matches), many):
-                    yield matches[at : at + many]
+                for offset in range(0, len(matches), many):
+                    yield matches[offset : offset + many]
 
     async def _chunks(self, plan: Plan, chunk: Chunk, many: int) -> AsyncIterator[list[DataSet]]:
-        """Yield each match once, also if its start was moved ahead meanwhile, so that it comes up again."""
-        seen: set[int] = set()
+        """Yield each match once, even if its start was moved meanwhile and it is read again."""
+        yielded: set[int] = set()
         while True:
-            fresh = [attributes for row, attributes in chunk.matches if row not in seen]
-            seen.update(row for row, _ in chunk.matches)
+            fresh = [attributes for row, attributes in chunk.matches if row not in yielded]
+            yielded.update(row for row, _ in chunk.matches)
             if fresh:
                 yield fresh
             position = chunk.position
             if position is None:
                 return
-            chunk = await self._next(plan, position, many)
-
-    async def _next(self, plan: Plan, position: Position, many: int) -> Chunk:
-        return await self.run(lambda reader: reader.next(plan, position, many))
+            chunk = await self.run(partial(Reader.next, chosen=plan, position=position, many=many))
 
     async def _candidates(self, query: Query, ids: array[int], many: int) -> AsyncIterator[list[DataSet]]:
-        for at in range(0, len(ids), many):
-            yield await self._fitting(query, ids[at : at + many])
-
-    async def _fitting(self, query: Query, ids: array[int]) -> list[DataSet]:
-        return await self.run(lambda reader: reader.fitting(query, ids))
+        for offset in range(0, len(ids), many):
+            yield await self.run(partial(Reader.fitting, query=query, ids=ids[offset : offset + many]))
 
     # --- threads ---
 
     async def run(self, work: Callable[[Reader], _T]) -> _T:
-        """Run a query in a thread. Raises ProjectionBroken, or UpsError if too many are waiting already."""
+        """Run a query in a thread. Raises ProjectionBroken, or UpsError if too many wait or it is too complex."""
         if self._waiting >= WAITING_SEARCHES:
             raise UpsError(OUT_OF_RESOURCES, "too many searches at once; try again in a moment")
         self._waiting += 1
@@ -475,12 +472,12 @@ class Searches:
 def _page(
     matched: Matched, offset: int, limit: int, form: Callable[[bytes], _T]
 ) -> Callable[[Reader], list[_T]]:
-    """Select a page of gathered matches, which are already in order."""
+    """A query for a page of gathered matches, which are already in order."""
     return lambda reader: reader.page(matched, offset, limit, form, descending=False)
 
 
 def _direction(order: str) -> tuple[str, bool]:
-    """An order, and whether it is turned round. Raises ValueError."""
+    """The order without its sign, and whether it is descending. Raises ValueError for an unknown order."""
     name, descending = order.removeprefix("-"), order.startswith("-")
     if name not in ORDERS:
         raise ValueError(f"{order!r} is not an order; expected one of {', '.join(ORDERS)}")
@@ -488,6 +485,6 @@ def _direction(order: str) -> tuple[str, bool]:
 
 
 def _is_too_complex(error: Exception) -> bool:
-    """True if SQLite refused the statement itself; the file is not to blame then."""
+    """True if SQLite refused the statement itself rather than failed to read the file."""
     code = getattr(error, "sqlite_errorcode", None)
     return code in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_TOOBIG) and "no such" not in str(error)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A cache of the workitems read or written last: those in progress are requested again and again."""
+"""A cache of the workitems most recently read or written."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LARGEST: Final = 8 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class StoredWorkitem:
-    """A workitem with the version of its entry in the store, and the document as it stands there."""
+    """A workitem with the version and the document of its entry in the store."""
 
     workitem: Workitem
     version: str
@@ -22,7 +22,7 @@ class StoredWorkitem:
 
 
 class Recent:
-    """Holds the latest workitems whose documents are at most ``size`` bytes together; several times that in memory."""
+    """Holds recent workitems whose documents have at most ``size`` bytes in total (several times that in memory)."""
 
     def __init__(self, size: int = _LARGEST) -> None:
         self._maximum = size
@@ -38,7 +38,7 @@ class Recent:
         return entry[0]
 
     def keep(self, workitem: StoredWorkitem, size: int) -> None:
-        """Add a workitem that was read or written; its document has ``size`` bytes."""
+        """Add a workitem whose document has ``size`` bytes."""
         uid = workitem.workitem.uid
         self.forget(uid)
         self._entries[uid] = workitem, size
@@ -47,12 +47,12 @@ class Recent:
             self.forget(next(iter(self._entries)))
 
     def forget(self, uid: str) -> None:
-        """Remove a workitem that was deleted, or whose cached state may be wrong."""
+        """Remove a workitem that was deleted or whose cached state may be outdated."""
         entry = self._entries.pop(uid, None)
         if entry is not None:
             self._size -= entry[1]
 
     def clear(self) -> None:
-        """Remove all workitems."""
+        """Empty the cache."""
         self._entries.clear()
         self._size = 0

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The tables of the projection, and which attribute stands in which column or is which kind of key.
+"""The tables of the projection, and the column or kind of key of each indexed attribute.
 
-- ``workitem``: one small row per workitem with what it is sorted by and what has one value.
+- ``workitem``: a small row per workitem with the sort keys and the attributes that have a single value.
 - ``body``: its document, compressed.
-- ``rows``: the rows it has in the next two tables, compressed, so that a write touches what changed.
-- ``code``: codes by which worklists are read all the time, each with state and start, so that ``SCHEDULED
-  at this station today`` is one stretch of the table, in order.
-- ``key``: every other indexed value, also each value of a sequence's items.
-- ``words``: what free-text search looks into.
-- ``tombstone``: the entries of purged workitems, as they stand in the store.
-- ``event``: the log of events, for replay and for the page.
+- ``rows``: its rows in the next two tables, compressed, so that only changed rows are written.
+- ``code``: the codes that worklist queries use most, each with state and start, so that ``SCHEDULED at this
+  station today`` is one contiguous range, in order.
+- ``key``: all other indexed values, including those in items of sequences.
+- ``words``: the text for free-text search.
+- ``tombstone``: the entries of purged workitems, as stored.
+- ``event``: the event log, for replay and for the page.
+- ``meta``: the fingerprint of the file, the boot in which it is used, and marks (``store/journal.py``).
 """
 
 from __future__ import annotations
@@ -26,20 +27,19 @@ from ..core import tags
 from ..core.states import State
 
 SCHEMA: Final = 5
-"""To be raised when the tables stay but other things stand in them."""
+"""To be incremented when the contents of the tables change but their definitions do not."""
 
 NO_START: Final = -(2**62)
-"""Sorts before every start and lies in no range."""
+"""No start: sorts before every start and is in no range."""
 
 NO_WORDS: Final = "\U0010ffff"
-"""Sorts behind every text: stands for none in columns of names."""
+"""No name: sorts after every text."""
 
 NO_PROGRESS: Final = math.inf
-"""Sorts behind every progress."""
-
+"""No progress: sorts after every progress."""
 
 NO_TIME: Final = math.inf
-"""Sorts behind every time and every duration."""
+"""No time or duration: sorts after every other."""
 
 
 class KeyKind(IntEnum):
@@ -103,7 +103,7 @@ CODES: Final[Mapping[str, KeyKind]] = MappingProxyType(
 PAIRS: Final[Mapping[str, KeyKind]] = MappingProxyType(
     {_STATION_CLASS: KeyKind.STATION_CLASS, _STATION_LOCATION: KeyKind.STATION_LOCATION}
 )
-"""Code sequences in table ``key``: value and scheme with SEPARATOR between them."""
+"""Code sequences in table ``key``, as value, SEPARATOR and scheme."""
 
 SEPARATOR: Final = "\x1f"
 
@@ -145,7 +145,7 @@ WITHOUT: Final = (
     f"{tags.STATION_NAME}.{tags.CODE_VALUE}",
     f"{_HUMAN_PERFORMER_CODES}.{tags.CODE_VALUE}",
 )
-"""Attributes of which table ``key`` holds, by path, that they are empty: what nobody is to perform."""
+"""Attributes whose paths table ``key`` holds for workitems in which they are empty (nobody is assigned)."""
 
 NAMES: Final[Mapping[str, KeyKind]] = MappingProxyType(
     {
@@ -163,7 +163,7 @@ RANKS: Final[Mapping[str, Mapping[str, int]]] = MappingProxyType(
         tags.READINESS: MappingProxyType({"READY": 1, "UNAVAILABLE": 2, "INCOMPLETE": 3}),
     }
 )
-"""Enumerated values as numbers that sort sensibly; 0 stands for none."""
+"""Enumerated values as numbers in a useful order; 0 is none."""
 
 MOMENTS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -274,25 +274,25 @@ INDEXES: Final[Mapping[str, str]] = MappingProxyType(
         "workitem_progress": "progress, created",
     }
 )
-"""Indexes of table ``workitem``; created after the rows when the index is rebuilt."""
+"""Indexes of table ``workitem``; created after the rows when the projection is rebuilt."""
 
 
 def tables() -> str:
-    """The statements that make an empty projection, indexes of ``workitem`` apart."""
+    """The statements that create an empty projection, without the indexes of ``workitem``."""
     return _TABLES
 
 
 def make_indexes() -> tuple[str, ...]:
-    """The statements that make the indexes of ``workitem``."""
+    """The statements that create the indexes of ``workitem``."""
     return tuple(f"CREATE INDEX IF NOT EXISTS {name} ON workitem({on})" for name, on in INDEXES.items())
 
 
 def drop_indexes() -> tuple[str, ...]:
-    """The statements that drop them."""
+    """The statements that drop the indexes of ``workitem``."""
     return tuple(f"DROP INDEX IF EXISTS {name}" for name in INDEXES)
 
 
 def fingerprint(zone: object) -> str:
-    """What must be equal for a file to be of use: tables, the local zone, and how Unicode folds names."""
+    """Identifies the tables, the local zone and the Unicode version (for case folding), on which a file depends."""
     form = zlib.crc32(f"{_TABLES}{make_indexes()}".encode())
     return f"{SCHEMA}/{form}/{zone}/{unicodedata.unidata_version}"

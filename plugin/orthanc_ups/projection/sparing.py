@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Figures that cost more the larger the worklist is, for those who request them over and over."""
+"""A cache for figures that are requested often and are the more expensive the larger the worklist is."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ _LONGEST: Final = 600.0
 
 
 class Sparing(Generic[_T]):
-    """Remembers a figure for 200 times as long as asking for it took, within bounds. Called on the loop."""
+    """Caches a figure for 200 times as long as computing it took, within bounds. For use on the event loop."""
 
     def __init__(
-        self, ask: Callable[[], Awaitable[_T]], least: float, now: Callable[[], float] = time.monotonic
+        self, compute: Callable[[], Awaitable[_T]], least: float, now: Callable[[], float] = time.monotonic
     ) -> None:
-        """``least``: seconds for which it is remembered in any case. At most ten minutes."""
-        self._ask = ask
+        """``least``: seconds for which it is cached at least; the greatest possible time is ten minutes."""
+        self._compute = compute
         self._least = least
         self._now = now
         self._figure: list[_T] = []
         self._until = -math.inf
-        self._asked_at = -math.inf
+        self._computed_at = -math.inf
         self._lock = asyncio.Lock()
 
     async def get(self) -> _T:
-        """The figure, as of not long ago. Raises what ``ask`` raises."""
+        """The figure, possibly from the cache. Raises what ``compute`` raises."""
         async with self._lock:
             now = self._now()
-            if not self._asked_at <= now < self._until:
-                begun = time.perf_counter()
-                self._figure = [await self._ask()]
-                took = time.perf_counter() - begun
-                self._asked_at = now
-                self._until = now + min(max(self._least, _SHARE * took), _LONGEST)
+            if not self._computed_at <= now < self._until:
+                start = time.perf_counter()
+                self._figure = [await self._compute()]
+                duration = time.perf_counter() - start
+                self._computed_at = now
+                self._until = now + min(max(self._least, _SHARE * duration), _LONGEST)
         return self._figure[0]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The stations, performers and kinds of work that occur, for an operator to choose from."""
+"""The names of stations, performers and kinds of work in the worklist, for an operator to choose from."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from .queries import Sql
 from .schema import NO_WORDS
 
 COLUMNS: Final = ("station", "performer", "work", "claimer", "performed")
-"""Columns of table ``workitem`` that hold names as they sort."""
+"""Columns of table ``workitem`` that hold names in the form for sorting."""
 
 
 def uids(ids: Sequence[int]) -> Sql:
-    """Id and UID of some workitems."""
+    """The id and UID of each of these workitems that exists."""
     return Sql(
         "SELECT m.id, m.uid FROM json_each(?) i CROSS JOIN workitem m ON m.id = i.value",
         (f"[{','.join(map(str, ids))}]",),
@@ -22,9 +22,9 @@ def uids(ids: Sequence[int]) -> Sql:
 
 
 def names(column: str, limit: int) -> Sql:
-    """Each name of a column of COLUMNS, how many workitems have it, and the UID of the latest; the usual ones first.
+    """The most frequent names in a column of COLUMNS, each with its number of workitems and the UID of the latest.
 
-    Raises ValueError for another column.
+    Raises ValueError for any other column.
     """
     if column not in COLUMNS:
         raise ValueError(f"{column!r} holds no names")

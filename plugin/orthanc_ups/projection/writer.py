@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Writing the projection: changes of workitems and events, many at a time. May raise ``sqlite3.Error``.
+"""Writing changes of workitems and events to the projection, in batches. Functions may raise ``sqlite3.Error``.
 
-A batch is a handful of statements that take their rows as JSON, however many workitems it has: each statement gives
-Python's lock free once and for all its rows, so that the thread that writes hardly ever waits for the event loop, nor
-the loop for it.
+A batch takes a handful of statements, however many workitems it has, each with its rows as JSON. Each statement
+releases Python's global lock once for all its rows, so that the writing thread and the event loop hardly ever wait for
+each other.
 
-Only rows that differ are written. Table ``rows`` holds what a workitem has in ``code`` and ``key``, so the difference
-is worked out without reading those two.
+Only changed rows are written. Table ``rows`` holds the rows of a workitem in ``code`` and ``key``, so the difference is
+computed without reading these tables.
 
-Example: a claim changes the state of a workitem and nothing that is searched for by value. Its row in ``workitem`` and
-its document in ``body`` are updated. Its rows in ``code`` are deleted and inserted again, as each bears the state and
-start of its workitem. ``key``, ``words`` and ``rows`` stay untouched.
+Example: a claim changes the state of a workitem and nothing else that is indexed by value. Its row in ``workitem`` and
+its document in ``body`` are updated. Its rows in ``code`` are deleted and inserted again, because each has the state
+and start of the workitem. ``key``, ``words`` and ``rows`` are not touched.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _Row: TypeAlias = Sequence[Any]
 
 
 class WorkitemRows(NamedTuple):
-    """The rows of a workitem to be written; ``facts`` is None if only the volatile columns differ from the file."""
+    """The rows of a workitem to write; ``facts`` is None if only the volatile columns and the document changed."""
 
     uid: str
     created: int
@@ -49,13 +49,13 @@ class WorkitemRows(NamedTuple):
 
 
 class RowsRemoval(NamedTuple):
-    """A workitem to be removed."""
+    """A workitem to remove."""
 
     uid: str
 
 
 class TombstoneRow(NamedTuple):
-    """The entry of a purged workitem; ``version`` None if it is gone."""
+    """The entry of a purged workitem; ``version`` is None to remove it."""
 
     uid: str
     version: str | None = None
@@ -64,7 +64,7 @@ class TombstoneRow(NamedTuple):
 
 @dataclass(slots=True)
 class ProjectionBatch:
-    """What one transaction writes: changes, at most one per workitem, tombstones, and logged events."""
+    """The contents of a transaction: changes (at most one per workitem), logged events and tombstones."""
 
     changes: list[WorkitemRows | RowsRemoval] = field(default_factory=list)
     events: list[_Row] = field(default_factory=list)
@@ -74,10 +74,10 @@ class ProjectionBatch:
 def change_of(
     workitem: Workitem, version: str, document: bytes, local: Zone, before: Workitem | None
 ) -> WorkitemRows:
-    """The rows of a workitem to be written.
+    """The rows of a workitem to write.
 
-    ``before`` is its state in the file by the time these are written, None if unknown. An element that is the same
-    object in both has not changed.
+    ``before`` is its state in the file when they will be written, None if unknown. Elements count as unchanged if
+    they are the same object in both states.
     """
     unchanged = (
         before is not None
@@ -92,7 +92,7 @@ def change_of(
 
 
 def event_row(event: Event) -> _Row:
-    """A row of the log of events. No AE title holds a backslash, so it separates and encloses them."""
+    """A row of the event log. Backslashes, which AE titles cannot contain, separate and enclose the receivers."""
     titles = "".join(f"\\{name}" for name in event.receivers) + "\\"
     information = orjson.dumps(event.information).decode()
     return event.sequence, event.uid, int(event.type), information, titles, *_exact(event.at)
@@ -102,9 +102,9 @@ def event_row(event: Event) -> _Row:
 
 
 def _exact(number: float | None) -> tuple[int | None, int]:
-    """Numerator and denominator: SQLite reads decimal fractions in JSON only nearly as they are meant.
+    """Numerator and denominator, because SQLite does not read decimal fractions in JSON exactly.
 
-    Infinity, which JSON does not have, has the denominator 0; None, which becomes NULL, has no numerator.
+    Infinity, which JSON lacks, has the denominator 0; None, which becomes NULL, has the numerator None.
     """
     if number is None:
         return None, 1
@@ -112,13 +112,8 @@ def _exact(number: float | None) -> tuple[int | None, int]:
 
 
 def _real(at: int) -> str:
-    """What turns that back into a number."""
+    """SQL for the number whose numerator and denominator (see ``_exact``) are at ``at`` in a row."""
     return f"CASE value->>{at + 1} WHEN 0 THEN 9e999 ELSE CAST(value->>{at} AS REAL) / (value->>{at + 1}) END"
-
-
-def _of_row(*columns: str) -> str:
-    """The columns of a row, each ``""`` or what its value becomes, with ``{}`` for the value."""
-    return ", ".join((form or "{}").format(f"value->>{at}") for at, form in enumerate(columns))
 
 
 _REALS: Final = tuple(
@@ -134,8 +129,7 @@ _AT: Final = {
     **{name: _real(_FIRST_REAL + 2 * at) for at, name in enumerate(_REALS)},
     **{name: f"value->>{_FIRST_LASTING + at}" for at, name in enumerate((*_LASTING, "uid"))},
 }
-"""Where each column stands in the JSON of a row."""
-_BLOB: Final = "CAST({} AS BLOB)"
+"""SQL for each column in the JSON of a row."""
 
 
 def _columns(change: WorkitemRows) -> list[Any]:
@@ -151,14 +145,14 @@ def _updating(names: Iterable[str]) -> str:
 
 _UPDATE: Final = _updating(_COLUMNS)
 _UPDATE_ALL: Final = _updating((*_COLUMNS, *_LASTING))
-"""Every index holds ``created``; naming it, even unchanged, has all of them rewritten."""
+"""Only for changes of lasting columns: every index contains ``created``, and setting it rewrites them all."""
 _INSERTED: Final = ("id", *_COLUMNS, *_LASTING, "uid")
 _INSERT: Final = (
     f"INSERT INTO workitem({', '.join(_INSERTED)}) "  # noqa: S608
     f"SELECT {', '.join(_AT[name] for name in _INSERTED)} FROM json_each(?)"
 )
 _DOCUMENT: Final = "substr(?2, value->>1, value->>2)"
-"""Compressed they are no text: all of a statement come as one blob, and each row says where its own begins."""
+"""Compressed documents are not text, so those of a statement are one blob, and each row has offset and length."""
 _INSERT_BODY: Final = f"INSERT INTO body SELECT value->>0, {_DOCUMENT} FROM json_each(?1)"  # noqa: S608
 _UPDATE_BODY: Final = f"UPDATE body SET document = {_DOCUMENT} FROM json_each(?1) WHERE body.id = value->>0"  # noqa: S608
 _INSERT_ROWS: Final = f"INSERT INTO rows SELECT value->>0, {_DOCUMENT} FROM json_each(?1)"  # noqa: S608
@@ -167,7 +161,8 @@ _INSERT_WORDS: Final = "INSERT INTO words SELECT value->>0, value->>1 FROM json_
 _UPDATE_WORDS: Final = "UPDATE words SET text = value->>1 FROM json_each(?) WHERE words.id = value->>0"
 _CODE: Final = ("kind", "text", "scheme", "again", "state", "start", "created", "id")
 _INSERT_CODES: Final = (
-    f"INSERT INTO code({', '.join(_CODE)}) SELECT {_of_row(*([''] * len(_CODE)))} FROM json_each(?)"  # noqa: S608
+    f"INSERT INTO code({', '.join(_CODE)}) "  # noqa: S608
+    f"SELECT {', '.join(f'value->>{at}' for at in range(len(_CODE)))} FROM json_each(?)"
 )
 _DELETE_CODES: Final = (
     "DELETE FROM code WHERE (kind, text, state, start, created, id, scheme) IN "
@@ -186,11 +181,11 @@ _INSERT_EVENTS: Final = """
 """
 _STORED: Final = """
     SELECT json_group_array(json_array(m.uid, m.id, m.created, m.state, m.start, hex(r.rows)))
-    FROM json_each(?) wanted CROSS JOIN workitem m ON m.uid = wanted.value CROSS JOIN rows r ON r.id = m.id
+    FROM json_each(?) u CROSS JOIN workitem m ON m.uid = u.value CROSS JOIN rows r ON r.id = m.id
 """
 _VERSIONS: Final = """
     SELECT json_group_array(json_array(m.uid, m.id, m.version, m.digest))
-    FROM json_each(?) wanted CROSS JOIN workitem m ON m.uid = wanted.value
+    FROM json_each(?) u CROSS JOIN workitem m ON m.uid = u.value
 """
 
 
@@ -211,18 +206,18 @@ class _Statements:
     old_codes: list[_Row] = field(default_factory=list)
     keys: list[_Row] = field(default_factory=list)
     old_keys: list[_Row] = field(default_factory=list)
-    gone: list[int] = field(default_factory=list)
+    removed: list[int] = field(default_factory=list)
 
 
 class ProjectionWriter:
-    """Keeps the tables in step with the documents. May be used by one thread at a time."""
+    """Writes the tables. For use by one thread at a time."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._execute = connection.execute
         self._executemany = connection.executemany
         self._connection = connection
         self._began_empty = False
-        self._seen: bytearray | None = None
+        self._confirmed: bytearray | None = None
         self._uncommitted = 0
         self._staged_codes: list[_Row] = []
         self._staged_keys: list[_Row] = []
@@ -238,8 +233,8 @@ class ProjectionWriter:
             if batch.tombstones:
                 self._write_tombstones(batch.tombstones)
 
-    def bear(self, mark: str) -> None:
-        """Write a mark beside the former one: everything that came before it has been written (store/journal.py)."""
+    def write_mark(self, mark: str) -> None:
+        """Write a mark after everything that it covers, and keep the former one (``store/journal.py``)."""
         with self._transaction():
             former = self.marks()[-1:]
             self._execute("INSERT OR REPLACE INTO meta VALUES ('marks', ?)", (" ".join((*former, mark)),))
@@ -257,83 +252,84 @@ class ProjectionWriter:
     # --- changes ---
 
     def _write_changes(self, changes: Sequence[WorkitemRows | RowsRemoval]) -> None:
-        if self._seen is not None and any(isinstance(change, RowsRemoval) for change in changes):
+        if self._confirmed is not None and any(isinstance(change, RowsRemoval) for change in changes):
             self._write_staged()
         uids = [change.uid for change in changes]
         stored = {row[0]: row[1:] for row in self._read(_STORED, uids)} if self._next_row > 1 else {}
-        into = _Statements()
+        statements = _Statements()
         for change in changes:
             row = stored.get(change.uid)
             if isinstance(change, RowsRemoval):
-                _remove(row, into)
+                _remove(row, statements)
             elif row is None:
-                self._insert(change, into)
+                self._insert(change, statements)
             else:
-                _update(change, row, into)
-        self._carry_out(into)
+                _update(change, row, statements)
+        self._execute_all(statements)
         for row in stored.values():
-            self._mark_seen(row[0])
+            self._confirm(row[0])
 
-    def _insert(self, change: WorkitemRows, into: _Statements) -> None:
+    def _insert(self, change: WorkitemRows, statements: _Statements) -> None:
         facts = change.facts
         if facts is None:
-            raise sqlite3.IntegrityError(f"workitem {change.uid} is not there, but was to be changed")
+            raise sqlite3.IntegrityError(f"cannot change workitem {change.uid}: it is missing")
         row, self._next_row = self._next_row, self._next_row + 1
-        self._mark_seen(row)
-        into.inserted.append([row, *_columns(change), change.created, *facts.lasting, change.uid])
-        into.new_bodies.append((row, change.document))
-        into.new_rows.append((row, _texts_of(facts)))
-        into.new_words.append([row, facts.words])
-        into.codes += _placed(facts.codes, change, row)
-        into.keys += [(kind, text, row) for kind, text in facts.keys]
+        self._confirm(row)
+        statements.inserted.append([row, *_columns(change), change.created, *facts.lasting, change.uid])
+        statements.new_bodies.append((row, change.document))
+        statements.new_rows.append((row, _texts_of(facts)))
+        statements.new_words.append([row, facts.words])
+        statements.codes += _code_rows(facts.codes, change, row)
+        statements.keys += [(kind, text, row) for kind, text in facts.keys]
 
-    def _carry_out(self, into: _Statements) -> None:
-        if into.old_codes or into.old_keys or into.updated or into.updated_all:
+    def _execute_all(self, statements: _Statements) -> None:
+        if statements.old_codes or statements.old_keys or statements.updated or statements.updated_all:
             self._write_staged()
         for statement, rows in (
-            (_DELETE_CODES, into.old_codes),
-            (_DELETE_KEYS, into.old_keys),
-            (_INSERT, into.inserted),
-            (_UPDATE, into.updated),
-            (_UPDATE_ALL, into.updated_all),
-            (_INSERT_WORDS, into.new_words),
-            (_UPDATE_WORDS, into.words),
+            (_DELETE_CODES, statements.old_codes),
+            (_DELETE_KEYS, statements.old_keys),
+            (_INSERT, statements.inserted),
+            (_UPDATE, statements.updated),
+            (_UPDATE_ALL, statements.updated_all),
+            (_INSERT_WORDS, statements.new_words),
+            (_UPDATE_WORDS, statements.words),
         ):
             if rows:
                 self._rows(statement, rows)
         for statement, texts in (
-            (_INSERT_BODY, into.new_bodies),
-            (_UPDATE_BODY, into.bodies),
-            (_INSERT_ROWS, into.new_rows),
-            (_UPDATE_ROWS, into.rows),
+            (_INSERT_BODY, statements.new_bodies),
+            (_UPDATE_BODY, statements.bodies),
+            (_INSERT_ROWS, statements.new_rows),
+            (_UPDATE_ROWS, statements.rows),
         ):
             if texts:
                 self._blobs(statement, texts)
-        if into.gone:
+        if statements.removed:
             for table in ("words", "rows", "body", "workitem"):
-                self._rows(f"DELETE FROM {table} WHERE id IN (SELECT value FROM json_each(?))", into.gone)  # noqa: S608
-        self._staged_codes += into.codes
-        self._staged_keys += into.keys
-        if self._seen is None or len(self._staged_keys) > ROWS_STAGED:
+                statement = f"DELETE FROM {table} WHERE id IN (SELECT value FROM json_each(?))"  # noqa: S608
+                self._rows(statement, statements.removed)
+        self._staged_codes += statements.codes
+        self._staged_keys += statements.keys
+        if self._confirmed is None or len(self._staged_keys) > ROWS_STAGED:
             self._write_staged()
 
     def _write_staged(self) -> None:
-        """Insert the staged rows in order and in bulk, which is much faster."""
+        """Insert the staged rows in bulk; while rebuilding they are sorted, which is much faster."""
         for statement, rows in ((_INSERT_CODES, self._staged_codes), (_INSERT_KEYS, self._staged_keys)):
             if rows:
-                self._rows(statement, sorted(rows) if self._seen is not None else rows)
+                self._rows(statement, sorted(rows) if self._confirmed is not None else rows)
                 rows.clear()
 
     def _rows(self, statement: str, rows: Sequence[Any]) -> None:
         self._execute(statement, (orjson.dumps(rows).decode(),))
 
     def _blobs(self, statement: str, texts: Sequence[tuple[int, bytes]]) -> None:
-        rows, together = [], bytearray()
+        rows, blob = [], bytearray()
         for row, text in texts:
             compressed = packed(text)
-            rows.append((row, len(together) + 1, len(compressed)))
-            together += compressed
-        self._execute(statement, (orjson.dumps(rows).decode(), bytes(together)))
+            rows.append((row, len(blob) + 1, len(compressed)))
+            blob += compressed
+        self._execute(statement, (orjson.dumps(rows).decode(), bytes(blob)))
 
     def _read(self, statement: str, keys: Sequence[str]) -> list[list[Any]]:
         rows: list[list[Any]] = orjson.loads(
@@ -341,10 +337,10 @@ class ProjectionWriter:
         )
         return rows
 
-    # --- the log of events ---
+    # --- the event log ---
 
     def respell_receivers(self, titles: Mapping[str, str]) -> None:
-        """Write AE titles (keys) in the log of events as other ones (values)."""
+        """Replace AE titles (the keys) in the event log by others (the values)."""
         with self._transaction():
             rows = self._execute("SELECT DISTINCT receivers FROM event").fetchall()
             for (receivers,) in rows:
@@ -356,16 +352,16 @@ class ProjectionWriter:
                     )
 
     def forget_events(self, before: float, limit: int) -> int:
-        """Remove up to ``limit`` events from before a time; return how many."""
+        """Remove up to ``limit`` events committed before a time; return how many."""
         chosen = "SELECT sequence FROM event WHERE at < ? ORDER BY at LIMIT ?"
         with self._transaction():
             return self._execute(f"DELETE FROM event WHERE sequence IN ({chosen})", (before, limit)).rowcount  # noqa: S608
 
-    # --- all of them ---
+    # --- rebuilding ---
 
     def begin(self) -> None:
-        """Start to rebuild; until ``finish`` writes are gathered into large transactions."""
-        self._seen = bytearray(self._next_row)
+        """Start to rebuild: until ``finish``, writes are combined into large transactions."""
+        self._confirmed = bytearray(self._next_row)
         self._began_empty = self._next_row == 1
         if self._began_empty:
             self._journal("OFF")
@@ -376,17 +372,17 @@ class ProjectionWriter:
         self._execute("DELETE FROM meta WHERE name = 'marks'")
 
     def _journal(self, mode: str) -> None:
-        """Set the journal mode: an empty file needs none. (While somebody is reading, WAL stays on.)"""
+        """Set the journal mode; an empty file needs no journal. (While there are readers, the mode stays as it is.)"""
         with suppress(sqlite3.OperationalError):
             self._execute(f"PRAGMA journal_mode = {mode}")
 
-    def _mark_seen(self, row: int) -> None:
-        if self._seen is not None:
-            self._seen.extend(bytes(max(0, row + 1 - len(self._seen))))
-            self._seen[row] = 1
+    def _confirm(self, row: int) -> None:
+        if self._confirmed is not None:
+            self._confirmed.extend(bytes(max(0, row + 1 - len(self._confirmed))))
+            self._confirmed[row] = 1
 
     def unchanged(self, entries: Sequence[tuple[str, str, bytes]]) -> set[str]:
-        """The UIDs of those (uid, version, document) that are stored already with the very same document."""
+        """The UIDs of those (uid, version, document) whose stored document is the same; their versions are updated."""
         if self._began_empty:
             return set()
         stored = {row[0]: row[1:] for row in self._read(_VERSIONS, [uid for uid, _, _ in entries])}
@@ -397,41 +393,41 @@ class ProjectionWriter:
                 continue
             if stored_version != version:
                 reversioned.append((version, row))
-            self._mark_seen(row)
+            self._confirm(row)
             same.add(uid)
         self._executemany("UPDATE workitem SET version = ? WHERE id = ?", reversioned)
         return same
 
     def spare(self, uid: str) -> None:
-        """Do not remove this workitem at the end, if present."""
+        """Let ``finish`` keep a workitem, if present."""
         for (row,) in self._execute("SELECT id FROM workitem WHERE uid = ?", (uid,)):
-            self._mark_seen(row)
+            self._confirm(row)
 
     def finish(self, *, complete: bool) -> int:
-        """Remove what was not seen since ``begin`` if all was seen; return how many were removed."""
-        seen = self._seen or bytearray()
-        gone = [
+        """End rebuilding; if ``complete``, remove the workitems not passed since ``begin``, and return how many."""
+        confirmed = self._confirmed or bytearray()
+        removals = [
             RowsRemoval(uid)
             for row, uid in self._execute(
                 "SELECT id, uid FROM workitem" if complete else "SELECT 0, '' LIMIT 0"
             )
-            if row >= len(seen) or not seen[row]
+            if row >= len(confirmed) or not confirmed[row]
         ]
-        if gone:
-            self._write_changes(gone)
+        if removals:
+            self._write_changes(removals)
         self._write_staged()
-        self._seen = None
+        self._confirmed = None
         for statement in make_indexes():
             self._execute(statement)
         self._execute("COMMIT")
         self._journal("WAL")
-        return len(gone)
+        return len(removals)
 
     @contextmanager
     def _transaction(self, changes: int = 0) -> Iterator[None]:
-        if self._seen is not None:
+        if self._confirmed is not None:
             yield
-            self._commit_now_and_then(changes)
+            self._commit_if_large(changes)
             return
         self._execute("BEGIN IMMEDIATE")
         try:
@@ -441,7 +437,7 @@ class ProjectionWriter:
             raise
         self._execute("COMMIT")
 
-    def _commit_now_and_then(self, changes: int) -> None:
+    def _commit_if_large(self, changes: int) -> None:
         self._uncommitted += changes
         if self._uncommitted >= WORKITEMS_PER_COMMIT:
             self._uncommitted = 0
@@ -449,40 +445,40 @@ class ProjectionWriter:
             self._execute("BEGIN IMMEDIATE")
 
 
-def _update(change: WorkitemRows, stored: _Row, into: _Statements) -> None:
+def _update(change: WorkitemRows, stored: _Row, statements: _Statements) -> None:
     row, created, state, start, texts = stored
     facts = change.facts
     codes, keys = orjson.loads(unpacked(bytes.fromhex(texts)))
-    into.bodies.append((row, change.document))
+    statements.bodies.append((row, change.document))
     new_codes: Iterable[_Row] = codes
     if facts is None:
-        into.updated.append([row, *_columns(change)])
+        statements.updated.append([row, *_columns(change)])
     else:
         new_codes = facts.codes
-        into.updated_all.append([row, *_columns(change), change.created, *facts.lasting])
-        into.rows.append((row, _texts_of(facts)))
-        into.words.append([row, facts.words])
+        statements.updated_all.append([row, *_columns(change), change.created, *facts.lasting])
+        statements.rows.append((row, _texts_of(facts)))
+        statements.words.append([row, facts.words])
         before, after = {tuple(key) for key in keys}, set(facts.keys)
-        into.old_keys += [(kind, text, row) for kind, text in before - after]
-        into.keys += [(kind, text, row) for kind, text in after - before]
+        statements.old_keys += [(kind, text, row) for kind, text in before - after]
+        statements.keys += [(kind, text, row) for kind, text in after - before]
     old = [(*code, state, start, created, row) for code in codes]
-    new = _placed(new_codes, change, row)
+    new = _code_rows(new_codes, change, row)
     if old != new:
-        into.old_codes += old
-        into.codes += new
+        statements.old_codes += old
+        statements.codes += new
 
 
-def _remove(stored: _Row | None, into: _Statements) -> None:
+def _remove(stored: _Row | None, statements: _Statements) -> None:
     if stored is not None:
         row, created, state, start, texts = stored
         codes, keys = orjson.loads(unpacked(bytes.fromhex(texts)))
-        into.old_codes += [(*code, state, start, created, row) for code in codes]
-        into.old_keys += [(*key, row) for key in keys]
-        into.gone.append(row)
+        statements.old_codes += [(*code, state, start, created, row) for code in codes]
+        statements.old_keys += [(*key, row) for key in keys]
+        statements.removed.append(row)
 
 
-def _placed(codes: Iterable[_Row], change: WorkitemRows, row: int) -> list[_Row]:
-    """The rows of codes with the position of their workitem."""
+def _code_rows(codes: Iterable[_Row], change: WorkitemRows, row: int) -> list[_Row]:
+    """The rows of a workitem in table ``code``."""
     volatile = change.volatile
     return [(*code, volatile.state, volatile.start, change.created, row) for code in codes]
 

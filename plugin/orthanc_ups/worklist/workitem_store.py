@@ -432,7 +432,7 @@ class IndexMark:
         mark = secrets.token_hex(16)
         self._journal.begin(mark, whole=whole)
         # Everything that is not open in the journal is handed over in this turn of the loop.
-        await self._projection.bear(mark)
+        await self._projection.write_mark(mark)
         await self._writer.overwrite(keys.INDEX_MARK, document_of(mark))
         self._journal.complete()
 

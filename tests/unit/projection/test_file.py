@@ -125,7 +125,7 @@ def test_another_version_or_zone_is_made_anew(path: Path) -> None:
     put(first, stored_workitem(1))
     first.close()
     second = Projection.open(path, timezone="+0100")
-    assert second.renewed == "it was made by another version or for another time zone"
+    assert second.renewed == "it was created by another version or for another time zone"
     assert matching_numbers(second) == []
     second.close()
 
