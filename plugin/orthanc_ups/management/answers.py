@@ -69,7 +69,7 @@ class Course(TypedDict):
 
 
 class Row(Course):
-    """One line of the worklist."""
+    """A line of the worklist."""
 
     uid: str
     number: Annotated[int, Meta(description="Creation number.")]
@@ -123,7 +123,7 @@ class Item(TypedDict, total=False):
 
 
 class NodeJson(TypedDict):
-    """One attribute in readable form."""
+    """An attribute in readable form."""
 
     tag: str
     keyword: str
@@ -234,7 +234,7 @@ class PerformedWorkitem(TypedDict):
 
 
 class PerformedStepRow(TypedDict):
-    """One performed procedure step (MPPS)."""
+    """A performed procedure step (MPPS)."""
 
     uid: str
     status: Annotated[str, Meta(extra_json_schema={"enum": ["IN PROGRESS", "COMPLETED", "DISCONTINUED"]})]
@@ -279,7 +279,7 @@ class Latency(TypedDict):
 
 
 class ChannelJson(TypedDict):
-    """One channel to an AE."""
+    """A channel to an AE, and the state of delivery on it."""
 
     channel: Annotated[str, Meta(description="`dimse`, `websocket` or `webhook:NAME`.")]
     name: Annotated[str, Meta(description="Name of a webhook; else empty.")]
@@ -362,7 +362,7 @@ class SubscriberPage(SubscriberJson):
 
 
 class SubscribersJson(TypedDict):
-    """Every subscriber."""
+    """Every subscriber, by AE title."""
 
     subscribers: list[SubscriberJson]
 
@@ -453,7 +453,7 @@ class TemplateJson(TypedDict):
 
 
 class Templates(TypedDict):
-    """Every template, with defaults for now."""
+    """Every template, with its current default values."""
 
     templates: list[TemplateJson]
 
@@ -570,14 +570,14 @@ class LateJson(TypedDict):
 
 
 class LatencyChart(TypedDict):
-    """Seconds per step."""
+    """Latencies in seconds in each step; null where nothing was delivered."""
 
     median: list[float | None]
     p95: list[float | None]
 
 
 class Chart(TypedDict):
-    """Counts per step."""
+    """Counts in each `step` minutes of the last `minutes`; null before the start."""
 
     minutes: int
     step: int
@@ -589,7 +589,7 @@ class Chart(TypedDict):
 
 
 class Charts(TypedDict):
-    """The last hour and the last day."""
+    """Charts of the last hour and the last day."""
 
     hour: Chart
     day: Chart

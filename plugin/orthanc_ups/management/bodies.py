@@ -180,7 +180,7 @@ class CsvQuery(ListQuery):
 
 
 class ChangesQuery(Struct):
-    """The starting point of the changes."""
+    """The number from which to list changes."""
 
     since: Annotated[int, Meta(ge=0, description="`number` of the last answer, or 0.")]
 
@@ -203,7 +203,7 @@ class ReasonQuery(Struct):
 
 
 class SubscribeBody(Body, kw_only=True):
-    """A subscription."""
+    """The subscription to create."""
 
     scope: Scope
     uid: Annotated[str, Meta(description="The workitem, for scope `workitem`.")] = ""
@@ -221,7 +221,7 @@ class SubscribeBody(Body, kw_only=True):
 
 
 class UnsubscribeBody(Body, kw_only=True):
-    """The end of a subscription."""
+    """The subscription to end."""
 
     scope: Scope
     uid: Annotated[str, Meta(description="The workitem, for scope `workitem`.")] = ""
@@ -234,7 +234,7 @@ class SuspendBody(Body, kw_only=True):
 
 
 class SomeEvents(Body, kw_only=True):
-    """Events by sequence number."""
+    """Some of the events, by sequence number."""
 
     sequences: Sequences = None
 
@@ -254,7 +254,7 @@ class SubscribedQuery(Struct):
 
 
 class DeadLettersQuery(Struct):
-    """Some of the dead letters."""
+    """A page of the dead letters."""
 
     offset: Offset = 0
     limit: Annotated[int, Meta(ge=1, le=500, description="Maximum number of entries.")] = 100
@@ -271,7 +271,7 @@ class ResourceQuery(Struct):
 
 
 class LinksQuery(Struct):
-    """A study or series."""
+    """The study or series to view."""
 
     study: Annotated[str, Meta(description="Study Instance UID.")] = ""
     series: Annotated[str, Meta(description="Series Instance UID.")] = ""

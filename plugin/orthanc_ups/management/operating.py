@@ -53,7 +53,7 @@ class OperatorClock:
     """The time in the server's zone, and new UIDs."""
 
     def now(self) -> datetime:
-        """Aware, in the local zone of the server."""
+        """The aware time, in the local zone of the server."""
         return datetime.now(local_zone())
 
     def new_uid(self) -> str:

@@ -45,7 +45,7 @@ class StoredEntries(Protocol):
 
     @property
     def location(self) -> str:
-        """Where in Orthanc it is, in words."""
+        """Its location in Orthanc, in words."""
 
     def scan(self) -> AsyncGenerator[list[Entry], None]:
         """Every entry. Raises StoreUnavailable."""

@@ -269,7 +269,7 @@ class Metrics:
         self._last_counts: dict[str, float] = {}
 
     async def run(self) -> None:
-        """Publish forever."""
+        """Publish every two seconds, forever."""
         while True:
             try:
                 await self.publish()
@@ -278,7 +278,7 @@ class Metrics:
             await asyncio.sleep(_EVERY)
 
     async def publish(self) -> None:
-        """Publish once."""
+        """Publish every metric of the table."""
         readings = await self.read()
         for metric in METRICS:
             self._publish(metric.name, readings.get(metric.name, 0))

@@ -35,7 +35,7 @@ class Lifetime:
         self._tasks.append(task)
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Start a task."""
+        """Start a task, which ``close`` cancels."""
         self.add_task(asyncio.ensure_future(work))
 
     def supervise(self, work: Callable[[], Awaitable[None]]) -> None:

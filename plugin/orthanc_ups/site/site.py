@@ -405,7 +405,6 @@ class Site:
         node.health.follows(cluster.leader_in_words, lambda: cluster.has_leader)
 
     async def _publish_standby(self, shared: SharedParts) -> None:
-        """Publish the metrics of a standby."""
         while True:
             if self.health.role is not Role.LEADER:
                 self._instruments.publish("ups_leader", 0)

@@ -52,7 +52,7 @@ NULL: Final = Raw(b"null")
 
 
 class HeaderLine(Struct, tag_field="kind", tag="header"):
-    """The first line."""
+    """The first line: the format, and the exported worklist."""
 
     product: str
     format: int
@@ -204,7 +204,7 @@ class DeadLettersLine(Struct, tag_field="kind", tag="dead_letters"):
 
 
 class EndLine(Struct, tag_field="kind", tag="end"):
-    """The last line."""
+    """The last line, which makes the export complete."""
 
     next_sequence: Positive
     next_creation: Positive
