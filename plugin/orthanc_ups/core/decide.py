@@ -24,7 +24,7 @@ from .commands import (
     Update,
     WorkitemCommand,
 )
-from .dataset import DataSet, element, items
+from .dataset import DataSet, element, items, ordered
 from .dictionary import keyword
 from .events import Occurrence
 from .representations import REPRESENTATIONS
@@ -137,25 +137,16 @@ def decide(workitem: Workitem | None, command: Decidable, circumstances: Circums
 
 
 def _create(workitem: Workitem | None, command: Create, circumstances: Circumstances) -> Decision:
-    if workitem is None and circumstances.purged:
-        raise UpsError(statuses.DUPLICATE_INSTANCE, f"already existed, and was purged: UPS {command.uid}")
-    if workitem is None and circumstances.is_full:
-        raise UpsError(statuses.RESOURCE_LIMITATION, "the worklist is full (Ups.MaximumWorkitems)")
-    if not is_uid(command.uid):
-        raise UpsError(statuses.INVALID_INSTANCE, "the SOP Instance UID is not a valid UID")
-    strict = circumstances.strict
-    if workitem is not None or command.uid in (tags.GLOBAL_SUBSCRIPTION, tags.FILTERED_SUBSCRIPTION):
-        check_scheduled(command.attributes, strict=strict)
-        raise UpsError(statuses.DUPLICATE_INSTANCE, f"already exists: UPS {command.uid}")
+    _check_may_create(workitem, command, circumstances)
     prepared = prepare_create(
         command.attributes,
         circumstances.now,
         circumstances.worklist_label,
         limits=circumstances.limits,
-        strict=strict,
+        strict=circumstances.strict,
     )
     content = {**prepared.attributes, tags.SOP_INSTANCE_UID: element("UI", command.uid)}
-    created = Workitem(command.uid, 0, dict(sorted(content.items())))
+    created = Workitem(command.uid, 0, ordered(content))
     occurrences = [events.state_report(created.attributes)]
     if events.is_assigned(created.attributes):
         occurrences.append(events.assigned(created.attributes))
@@ -165,6 +156,22 @@ def _create(workitem: Workitem | None, command: Create, circumstances: Circumsta
     return Decision(
         created, "created", status, tuple(occurrences), modified, details, inherited=circumstances.inherited
     )
+
+
+def _check_may_create(workitem: Workitem | None, command: Create, circumstances: Circumstances) -> None:
+    """Refuse a UID that is not valid, was purged, or exists (PS3.4 Table CC.1.1-2); any if the worklist is full.
+
+    A state other than SCHEDULED precedes 0111.
+    """
+    if workitem is None and circumstances.purged:
+        raise UpsError(statuses.DUPLICATE_INSTANCE, f"already existed, and was purged: UPS {command.uid}")
+    if workitem is None and circumstances.is_full:
+        raise UpsError(statuses.RESOURCE_LIMITATION, "the worklist is full (Ups.MaximumWorkitems)")
+    if not is_uid(command.uid):
+        raise UpsError(statuses.INVALID_INSTANCE, "the SOP Instance UID is not a valid UID")
+    if workitem is not None or command.uid in tags.WELL_KNOWN:
+        check_scheduled(command.attributes, strict=circumstances.strict)
+        raise UpsError(statuses.DUPLICATE_INSTANCE, f"already exists: UPS {command.uid}")
 
 
 def _modified(prepared: Prepared, sent: DataSet) -> DataSet:
@@ -306,7 +313,7 @@ def _closed(workitem: Workitem, state: State, circumstances: Circumstances) -> D
         content = complete_cancellation(content, now, {})
     refuse_unmet(content, state, circumstances.missing_outputs)
     after = _in_state(content, state)
-    closed = replace(workitem, attributes=dict(sorted(after.items())), ended=now.timestamp())
+    closed = replace(workitem, attributes=ordered(after), ended=now.timestamp())
     return Decision(closed, state.value.lower(), occurrences=(events.state_report(after),))
 
 
@@ -360,7 +367,7 @@ def _canceled_unclaimed(workitem: Workitem, information: DataSet, now: datetime)
     """The SCP cancels a SCHEDULED workitem itself; subscribers see IN PROGRESS, then CANCELED (PS3.4 CC.2.2.3)."""
     started = _in_state(workitem.attributes, State.IN_PROGRESS)
     completed = complete_cancellation(workitem.attributes, now, information)
-    after = dict(sorted(_in_state(completed, State.CANCELED).items()))
+    after = ordered(_in_state(completed, State.CANCELED))
     canceled = replace(workitem, attributes=after, ended=now.timestamp())
     reports = (events.state_report(started), *_progressed(started, after), events.state_report(after))
     return Decision(canceled, "canceled before it was claimed", occurrences=reports)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from . import tags
-from .dataset import DataSet, element, is_empty, items
+from .dataset import DataSet, element, is_empty, items, ordered
 
 
 class EventType(IntEnum):
@@ -60,14 +60,14 @@ def state_report(workitem: DataSet, only: str | None = None) -> Occurrence:
         for tag in (tags.DISCONTINUATION_REASONS, tags.REASON_FOR_CANCELLATION):
             if progress.get(tag, {}).get("Value"):
                 information[tag] = progress[tag]
-    return Occurrence(EventType.STATE_REPORT, dict(sorted(information.items())), only)
+    return Occurrence(EventType.STATE_REPORT, ordered(information), only)
 
 
 def cancel_requested(requesting_ae: str, information: DataSet) -> Occurrence:
     """Event 2 with the AE title, reason and contact of the requester."""
     details = {tag: information[tag] for tag in CANCEL_INFORMATION if information.get(tag, {}).get("Value")}
     details[tags.REQUESTING_AE] = element("AE", requesting_ae)
-    return Occurrence(EventType.CANCEL_REQUESTED, dict(sorted(details.items())))
+    return Occurrence(EventType.CANCEL_REQUESTED, ordered(details))
 
 
 CANCEL_INFORMATION = (

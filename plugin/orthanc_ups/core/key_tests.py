@@ -177,6 +177,7 @@ def _exactly(key: MatchingKey, expected: Sequence[str]) -> KeyTest:
 
 
 def _text(key: MatchingKey) -> KeyTest | None:
+    """Single Value and Wild Card Matching (PS3.4 C.2.2.2.1, C.2.2.2.4); universal with nothing but ``*``."""
     expected = [_checked_text(value) for value in key.values]
     if key.tag in SINGLE_VALUE_ONLY or key.vr not in WILDCARD_VRS or not any(map(is_wild, expected)):
         return _exactly(key, expected)
@@ -198,6 +199,7 @@ def _checked_text(value: Any) -> str:
 
 
 def _uid(key: MatchingKey) -> KeyTest:
+    """List of UID Matching (PS3.4 C.2.2.2.2)."""
     valid = REPRESENTATIONS["UI"].valid
     if not all(map(valid, key.values)):
         raise ValueError(
@@ -207,6 +209,7 @@ def _uid(key: MatchingKey) -> KeyTest:
 
 
 def _dated(key: MatchingKey) -> KeyTest:
+    """Range Matching; a single value is the range that its precision leaves open (PS3.4 C.2.2.2.5)."""
     vr, tag = key.vr, key.tag
     intervals = [key_interval(vr, _checked_text(value), key.local) for value in key.values]
 
@@ -222,6 +225,7 @@ def _dated(key: MatchingKey) -> KeyTest:
 
 
 def _decimal(key: MatchingKey) -> KeyTest:
+    """Single Value Matching by the number, not by its text: ``1.50`` matches ``1.5`` (PS3.4 C.2.2.2.1)."""
     if not all(map(is_decimal, key.values)):
         raise ValueError("expected a number")
     expected = frozenset(Decimal(value.strip(" ")) for value in key.values)
@@ -277,13 +281,14 @@ def _checked_name(value: Any) -> dict[str, str]:
 
 
 def _literal_name(key: MatchingKey, name: Mapping[str, str]) -> KeyTest | None:
+    """Single Value and Wild Card Matching of the folded component groups (PS3.4 C.2.2.2.1, C.2.2.2.4)."""
     expected = {group: _alternatives(text) for group, text in name.items() if not _names_anybody(text)}
     if not expected:
         return None
     fits = {group: [wildcard_test(pattern) for pattern in patterns] for group, patterns in expected.items()}
 
-    def accept(pattern: Any) -> bool:
-        stored = person_names.groups(pattern)
+    def accept(value: Any) -> bool:
+        stored = person_names.groups(value)
         return all(any(fit(text) for text in _texts(stored, group) for fit in fits[group]) for group in fits)
 
     conditions = tuple(
@@ -316,6 +321,7 @@ def _group_path(path: str, group: str) -> str:
 
 
 def _fuzzy_name(key: MatchingKey, name: Mapping[str, str]) -> KeyTest | None:
+    """Fuzzy semantic matching of person names: every word of the key must resemble a word of the name."""
     expected = sorted(person_names.words(dict(name)))
     if not expected:
         return None

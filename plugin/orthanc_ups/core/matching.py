@@ -244,12 +244,12 @@ class _Compiler:
         return unmatchable(key, value, rule.values if rule else ())
 
     def _sequence(self, tag: str, attribute: Element, trail: Trail, usable: bool) -> KeyTest | None:
-        items_ = attribute.get("Value") or []
-        if len(items_) > 1:
-            raise refusal(IDENTIFIER_MISMATCH, trail, tag, f"has {len(items_)} items, expected one")
-        if not items_:
+        content = attribute.get("Value") or []
+        if len(content) > 1:
+            raise refusal(IDENTIFIER_MISMATCH, trail, tag, f"has {len(content)} items, expected one")
+        if not content:
             return None
-        tests = self.level(items_[0], (*trail, (tag, 1)), usable)
+        tests = self.level(content[0], (*trail, (tag, 1)), usable)
         return _item_test(tag, tests) if tests else None
 
 

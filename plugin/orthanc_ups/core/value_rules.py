@@ -166,7 +166,7 @@ class _Check:
         return patched(dataset, changes)
 
     def _sound(self, attribute: Any, tag: Any, rule: Rule | None, trail: Trail) -> Element | None:
-        """The element, corrected, or FAULTY; None if it does not belong into a data set."""
+        """The element, corrected, or FAULTY; None if it does not belong in a data set."""
         if not (rule or _is_tag(tag)):
             self._report_foreign(tag, trail)
             return None
