@@ -167,7 +167,7 @@ def test_a_workitem_of_another_performer_stays_theirs(orthanc: RealOrthanc, ct: 
     assert ct.report(uid, modality.ended()).code == 0
     assert state(ct, workitem) == "IN PROGRESS"
     [shown] = step_of(orthanc, uid)["workitems"]
-    assert shown["note"] == "the workitem was IN PROGRESS already, by somebody else"
+    assert shown["note"] == "the workitem is already IN PROGRESS, by another performer"
 
 
 def test_a_modality_that_loses_the_step_id_is_known_by_study_and_station(ct: ModalityClient) -> None:

@@ -142,7 +142,7 @@ STEP: Final = PerformedStep(
     created=CREATED,
     changed=CLAIMED,
     workitems=(UID,),
-    notes={UID: "the workitem is CANCELED already"},
+    notes={UID: "the workitem is already CANCELED"},
     history=(HistoryEntry(CREATED, "CT1 by MPPS", "created IN PROGRESS"),),
     revision=2,
 )

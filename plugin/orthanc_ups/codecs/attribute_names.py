@@ -19,7 +19,7 @@ from ..core.tags import is_private, is_private_creator
 
 _HEX: Final = re.compile(r"[0-9A-Fa-f]{8}")
 _ANY_TAG: Final = re.compile(r"\(?(?:0x)?([0-9A-Fa-f]{4})[,x]?([0-9A-Fa-f]{4})\)?")
-_REMEMBERED: Final = 4096
+_CACHE_SIZE: Final = 4096
 
 
 class _Entry(NamedTuple):
@@ -57,7 +57,7 @@ class UnknownAttribute(LookupError):
     """The name is neither a keyword of the data dictionary nor 8 hexadecimal digits."""
 
 
-@lru_cache(_REMEMBERED)
+@lru_cache(_CACHE_SIZE)
 def tag_of(name: str) -> str:
     """The tag (8 upper-case hex digits) of a keyword or of 8 hex digits. Raises UnknownAttribute."""
     if _HEX.fullmatch(name):
@@ -69,7 +69,7 @@ def tag_of(name: str) -> str:
     return tag
 
 
-@lru_cache(_REMEMBERED)
+@lru_cache(_CACHE_SIZE)
 def tag_in_any_case(name: str) -> str:
     """Like ``tag_of``, without regard to the case of the keyword. Raises UnknownAttribute."""
     try:
@@ -98,7 +98,7 @@ def tag_of_name(name: str) -> str | None:
         return None
 
 
-@lru_cache(_REMEMBERED)
+@lru_cache(_CACHE_SIZE)
 def public_vr(tag: str) -> str | None:
     """The VR of a public tag in PS3.6, such as ``US or SS``; None if the dictionary does not know the tag."""
     if tag in _NEWER:
@@ -109,7 +109,7 @@ def public_vr(tag: str) -> str | None:
         return None
 
 
-@lru_cache(_REMEMBERED)
+@lru_cache(_CACHE_SIZE)
 def vr_of(tag: str) -> str | None:
     """The VR of a tag, the first one if PS3.6 allows several; None if the dictionary does not know the tag."""
     if is_private(tag):
@@ -118,7 +118,7 @@ def vr_of(tag: str) -> str | None:
     return vr.split(" ")[0] if vr else None
 
 
-@lru_cache(_REMEMBERED)
+@lru_cache(_CACHE_SIZE)
 def right_vr(tag: str, vr: str) -> str:
     """The VR by which to read an element that has ``vr``: that of the dictionary if ``vr`` is UN or not a VR."""
     if vr.upper() in REPRESENTATIONS and vr != "UN":
@@ -126,7 +126,7 @@ def right_vr(tag: str, vr: str) -> str:
     return VR_OF.get(tag) or vr_of(tag) or vr
 
 
-@lru_cache(_REMEMBERED)
+@lru_cache(_CACHE_SIZE)
 def keyword_of(tag: str) -> str:
     """The keyword of a tag, or the empty string."""
     if tag in _NEWER:
@@ -134,7 +134,7 @@ def keyword_of(tag: str) -> str:
     return "" if is_private(tag) else keyword_for_tag(int(tag, 16))
 
 
-@lru_cache(_REMEMBERED)
+@lru_cache(_CACHE_SIZE)
 def name_of(tag: str) -> str:
     """The name of an attribute in PS3.6, such as "Patient's Name", or the empty string."""
     if tag in _NEWER:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """The corrections that a reader made in a data set, to be reported with the answer.
 
-Every reader (JSON, XML, DIMSE) accepts much that does not follow the standard, if the answer to the request can
-report it. Readers correct the notation: how elements, tags and VRs are written. Values are left to
-``core/value_corrections.py``, which corrects or refuses them. Matching keys and arguments are never corrected.
+Every reader (JSON, XML, DIMSE) accepts many deviations from the standard, if the answer to the request can report them.
+Readers correct the notation: how elements, tags and VRs are written. Values are left to ``core/value_corrections.py``,
+which corrects or refuses them. Matching keys and arguments are never corrected.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from ..core.statuses import INVALID_VALUE, NO_SUCH_ATTRIBUTE, UpsError
 from ..core.value_rules import DEEPEST, USUAL
 from .attribute_names import right_vr, tag_of_name, vr_of
 from .corrections import Corrections
-from .element_values import Number, inner_values
+from .element_values import Number, inner_values, refused
 from .encoded_values import unpacked
 
 _TAG: Final = re.compile(r"[0-9A-F]{8}")
@@ -51,10 +51,8 @@ _SPELLINGS: Final = {
 }
 _MEMBERS: Final = frozenset(_SPELLINGS.values())
 _PARTS: Final = "elements, items and values"
-_MAX_NODES: Final = (
-    4 * USUAL.parts
-)  # the rules count an element once; in JSON it has a name, a VR and an array
-
+_MAX_NODES: Final = 4 * USUAL.parts
+"""The rules count an element as one part; in JSON it has a name, a VR and an array."""
 
 _SHORT: Final = 32 * 1024
 _SEQUENCE: Final = b'"SQ"'
@@ -93,7 +91,7 @@ def encode_all(datasets: Iterable[DataSet]) -> bytes:
 
 
 def from_texts(texts: Iterable[bytes]) -> bytes:
-    """Like ``encode_all``, for texts such as ``from_text`` takes."""
+    """Like ``encode_all``, for texts as in ``from_text``."""
     return b"[%b]" % b",".join(map(from_text, texts))
 
 
@@ -130,8 +128,8 @@ def decode(
     Args:
         body: JSON text in UTF-8.
         nesting: the greatest allowed depth of nested sequences.
-        corrections: if given, many deviations from PS3.18 Annex F are corrected and noted here; else none is.
-        interned: a cache of sequences that were read before.
+        corrections: many deviations from PS3.18 Annex F are corrected and noted here; if None, all are refused.
+        interned: a cache of sequences that were decoded before.
 
     Raises:
         MalformedJson: not JSON, a name twice in one object, or neither an array nor an object.
@@ -158,7 +156,7 @@ def decode(
 def _members_of(body: bytes) -> dict[str, bytes] | None:
     """The members of the only data set in a body, as text by tag; None if the body is more complicated.
 
-    Joined again they must equal the body, which proves that no name occurs twice.
+    They must equal the body when joined again, which proves that no name occurs twice.
     """
     bare = body[1:-1] if body.startswith(b"[") and body.endswith(b"]") else body
     try:
@@ -189,7 +187,7 @@ def parsed(body: bytes, max_nodes: int | None = None) -> Any:
 
     Raises:
         MalformedJson: not JSON in UTF-8, or a name twice in one object.
-        UpsError: 0106; there are more than ``max_nodes`` names and values in all.
+        UpsError: 0106; there are more than ``max_nodes`` names and values in total.
     """
     body = body.removeprefix(BOM_UTF8)
     try:
@@ -197,7 +195,7 @@ def parsed(body: bytes, max_nodes: int | None = None) -> Any:
     except UnicodeDecodeError as error:
         raise MalformedJson(f"not UTF-8: byte {error.start + 1} is not part of a character") from None
     try:
-        # Refuses what is nested too deeply for the parser that keeps the digits of numbers.
+        # Refuses text that is nested too deeply for the parser that keeps the digits of numbers.
         plain = orjson.loads(body)
         if max_nodes is not None and len(body) > max_nodes and not _is_within(plain, max_nodes):
             raise UpsError(INVALID_VALUE, f"the data set is too large: at most {USUAL.parts} {_PARTS} in all")
@@ -209,14 +207,14 @@ def parsed(body: bytes, max_nodes: int | None = None) -> Any:
 
 
 def _is_within(document: Any, nodes: int) -> bool:
-    waiting = [document]
-    while waiting:
-        node = waiting.pop()
+    stack = [document]
+    while stack:
+        node = stack.pop()
         if isinstance(node, (dict, list)):
             nodes -= len(node)
             if nodes < 0:
                 return False
-            waiting += node.values() if isinstance(node, dict) else node
+            stack += node.values() if isinstance(node, dict) else node
     return True
 
 
@@ -242,12 +240,12 @@ class _Reader:
         self.faults = FaultList()
 
     def of_texts(self, texts: Mapping[str, bytes], nesting: int, interned: Interned) -> DataSet:
-        """A data set from JSON text by tag. Short sequences that were read before come from ``interned``."""
+        """A data set from JSON text by tag. Short sequences that were decoded before come from ``interned``."""
         dataset: DataSet = {}
-        others: dict[str, bytes] = {}
+        rest: dict[str, bytes] = {}
         for tag, text in texts.items():
             if len(text) > LONGEST or _SEQUENCE not in text[:_HEAD]:
-                others[tag] = text
+                rest[tag] = text
                 continue
             key = tag, text, nesting, self._lenient is None
             entry = interned.get(key)
@@ -259,7 +257,7 @@ class _Reader:
             if self._counts == counts and tag in sequence:
                 interned.add(key, sequence[tag])
             dataset |= sequence
-        dataset |= self.data_set(parsed(_joined(others)), "", nesting)
+        dataset |= self.data_set(parsed(_joined(rest)), "", nesting)
         return dict(sorted(dataset.items()))
 
     @property
@@ -273,7 +271,7 @@ class _Reader:
             attribute_path = f"{path}.{tag}" if path else tag
             try:
                 if tag in dataset:
-                    raise _refused(tag, attribute_path, "occurs twice")
+                    raise refused(attribute_path, "occurs twice")
                 if tag != tags.SPECIFIC_CHARACTER_SET and not tag.endswith("0000"):
                     dataset[tag] = self._element(member, tag, attribute_path, nesting)
             except UpsError as error:
@@ -304,12 +302,12 @@ class _Reader:
         if self._lenient:
             member = _well_formed(member, tag, path, self._lenient)
         if not isinstance(member, dict):
-            raise _refused(tag, path, 'is not an object with "vr" and "Value"')
+            raise refused(path, 'is not an object with "vr" and "Value"')
         if "BulkDataURI" in member:
-            raise _refused(tag, path, "has a BulkDataURI: values must be inline (PS3.18 §11.1.4)")
+            raise refused(path, "has a BulkDataURI: values must be inline (PS3.18 §11.1.4)")
         vr = member.get("vr") or vr_of(tag)
         if not isinstance(vr, str):
-            raise _refused(tag, path, 'has no "vr"')
+            raise refused(path, 'has no "vr"')
         if self._lenient and (dictionary_vr := right_vr(tag, vr)) != vr:
             corrected = self._of_vr(dictionary_vr, member, path, nesting)
             if "InlineBinary" not in corrected:
@@ -337,7 +335,7 @@ class _Reader:
         if listed is None:
             return element
         if not isinstance(listed, list):
-            raise _refused(path[-8:], path, 'has a "Value" that is not an array')
+            raise refused(path, 'has a "Value" that is not an array')
         vr = element["vr"]
         if vr == "SQ":
             values = [self._item(value, path, nesting) for value in listed]
@@ -358,21 +356,17 @@ class _Reader:
 
     def _item(self, item: Any, path: str, nesting: int) -> Any:
         if not isinstance(item, dict):
-            raise _refused(path[-8:], path, "has an item that is not an object")
+            raise refused(path, "has an item that is not an object")
         if nesting < 1:
-            raise _refused(path[-8:], path, "is nested too deeply")
+            raise refused(path, "is nested too deeply")
         return self.data_set(item, path, nesting - 1)
 
 
-def _refused(tag: str, path: str, what: str) -> UpsError:
-    return UpsError(INVALID_VALUE, f"({tag[:4]},{tag[4:]}) {what}", path)
-
-
-# --- what is not DICOM JSON ---
+# --- deviations from DICOM JSON ---
 
 
 def _well_formed(member: Any, tag: str, path: str, corrections: Corrections) -> Any:
-    """An element in the form of PS3.18 F.2.2, made from a bare value or from an object with other members."""
+    """An element in the form of PS3.18 F.2.2, from a bare value or from an object with other members."""
     if (
         type(member) is dict
         and member.keys() <= _MEMBERS
@@ -396,7 +390,7 @@ def _well_formed(member: Any, tag: str, path: str, corrections: Corrections) -> 
 
 
 def _members(member: Any, tag: str) -> dict[str, Any] | None:
-    """The members of an element, whatever their case; None if the object itself is a value."""
+    """The members of an element, regardless of case; None if the object itself is a value."""
     if not isinstance(member, dict):
         return None
     members = {_SPELLINGS[key.lower()]: value for key, value in member.items() if key.lower() in _SPELLINGS}

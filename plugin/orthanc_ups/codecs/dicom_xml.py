@@ -2,9 +2,9 @@
 """Data sets as documents of the Native DICOM Model (PS3.19 Annex A.1) and back, without loss.
 
 Private elements are written with their whole tag and the name of their creator. A carriage return is written as a
-character reference, as XML would normalize it. FORM FEED is the one character that DICOM allows in texts and XML does
-not: an attribute that contains it is written as InlineBinary, base64 of UTF-8, which is read back. Documents become
-data sets while they are parsed, without a tree in between.
+character reference, because XML would normalize it. FORM FEED is the only character that DICOM allows in texts and XML
+does not: an attribute with it is written as InlineBinary, base64 of UTF-8, which is read back. Documents become data
+sets while they are parsed, without a tree in between.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from defusedxml.ElementTree import XMLParser
 from ..core import tags
 from ..core.dataset import BINARY_VRS, FLOAT_VRS, NAME_GROUPS, DataSet, Element, element, text
 from ..core.refusals import FaultList
-from ..core.statuses import INVALID_VALUE, UpsError
+from ..core.statuses import UpsError
 from ..core.value_rules import DEEPEST
 from .attribute_names import keyword_of, right_vr, tag_of_name, vr_of
 from .corrections import Corrections
-from .element_values import inner_values
+from .element_values import inner_values, refused
 from .encoded_values import unpacked
 
 NAMESPACE: Final = "http://dicom.nema.org/PS3.19/models/NativeDICOM"
@@ -136,7 +136,7 @@ class MalformedXml(ValueError):
 
 @dataclass(slots=True)
 class _Node:
-    """An open XML element: its attributes, and what its children have become."""
+    """An open XML element: its attributes, and the results of its children."""
 
     name: str
     attributes: dict[str, str]
@@ -154,7 +154,7 @@ def decode(body: bytes, nesting: int = DEEPEST, corrections: Corrections | None 
     Args:
         body: the document, in any encoding that it declares.
         nesting: the greatest allowed depth of nested sequences.
-        corrections: if given, some deviations from the model are corrected and noted here; else none is.
+        corrections: some deviations from the model are corrected and noted here; if None, all are refused.
 
     Raises:
         MalformedXml: not XML, not of the Native DICOM Model, or with a document type or entities.
@@ -163,7 +163,7 @@ def decode(body: bytes, nesting: int = DEEPEST, corrections: Corrections | None 
     parser = XMLParser(target=_Builder(nesting, corrections), forbid_dtd=True)
     try:
         parser.feed(body)
-        dataset: DataSet = parser.close()  # type: ignore[assignment]  # what our builder returns, not an Element
+        dataset: DataSet = parser.close()  # type: ignore[assignment]  # the result of _Builder, not an Element
     except MalformedXml:
         raise
     except DefusedXmlException:
@@ -184,7 +184,7 @@ class _Builder:
         self._faults = FaultList()
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
-        """Check that the element is allowed here, and open it."""
+        """Open an element, if it is allowed here."""
         local = name.removeprefix("{" + NAMESPACE + "}")
         above = self._open[-1]
         if above.name not in _PARENTS.get(local, ()):
@@ -195,9 +195,9 @@ class _Builder:
             path = f"{path}.{tag}" if path else tag
             attributes = {**attributes, "tag": tag}
         elif local == "Item" and path.count(".") >= self._nesting:
-            raise _refused(path, "is nested too deeply")
+            raise refused(path, "is nested too deeply")
         elif local == "BulkData":
-            raise _refused(path, "has BulkData: values must be inline (PS3.18 §11.1.4)")
+            raise refused(path, "has BulkData: values must be inline (PS3.18 §11.1.4)")
         self._open.append(_Node(local, attributes, path))
 
     def _tag(self, attributes: dict[str, str], path: str) -> str:
@@ -220,7 +220,7 @@ class _Builder:
             raise MalformedXml(f"text is not expected in <{node.name}>")
 
     def end(self, _name: str) -> None:
-        """Close the element and add what it has become to its parent."""
+        """Close the element, and add its result to its parent."""
         node = self._open.pop()
         above = self._open[-1]
         if node.name == "NativeDicomModel":
@@ -254,7 +254,7 @@ def _child(node: _Node) -> Any:
 
 
 def _joined(node: _Node) -> str:
-    """The components of a name joined by carets, up to the last one present."""
+    """The components of a name joined by carets, without empty ones at the end."""
     parts = dict(node.children)
     last = max((number for number, name in enumerate(COMPONENTS) if name in parts), default=-1)
     return "^".join(parts.get(name, "") for name in COMPONENTS[: last + 1])
@@ -266,12 +266,12 @@ def _joined(node: _Node) -> str:
 def _take_attribute(above: _Node, node: _Node, corrections: Corrections | None) -> None:
     tag = node.attributes["tag"]
     if tag in above.dataset:
-        raise _refused(node.path, "occurs twice")
+        raise refused(node.path, "occurs twice")
     if tag == tags.SPECIFIC_CHARACTER_SET or tag.endswith("0000"):
         return
     vr = node.attributes.get("vr") or vr_of(tag)
     if not vr:
-        raise _refused(node.path, "has no vr")
+        raise refused(node.path, "has no vr")
     above.dataset[tag] = _element(tag, vr, node, corrections)
     creator = node.attributes.get("privateCreator")
     if creator and tags.is_private(tag):
@@ -303,7 +303,7 @@ def _of_vr(vr: str, node: _Node, corrections: Corrections | None) -> Element:
 
 def _binary(vr: str, node: _Node, corrections: Corrections | None) -> Element:
     if node.children:
-        raise _refused(node.path, "has both InlineBinary and values")
+        raise refused(node.path, "has both InlineBinary and values")
     if not node.binary:
         return {"vr": vr}
     if vr not in _TEXT_VRS:
@@ -314,7 +314,7 @@ def _binary(vr: str, node: _Node, corrections: Corrections | None) -> Element:
     try:
         return {"vr": vr, "Value": [b64decode(node.binary, validate=True).decode()]}
     except (binascii.Error, UnicodeDecodeError):
-        raise _refused(node.path, "has InlineBinary that is not base64 of UTF-8") from None
+        raise refused(node.path, "has InlineBinary that is not base64 of UTF-8") from None
 
 
 def _by_number(node: _Node) -> dict[int, Any]:
@@ -322,13 +322,13 @@ def _by_number(node: _Node) -> dict[int, Any]:
     for number, value in node.children:
         index = int(number) if number.isascii() and number.isdigit() else len(values) + 1
         if index in values or not 1 <= index <= len(values) + _LARGEST_GAP:
-            raise _refused(node.path, f"has a repeated or invalid value number {number[:16]!r}")
+            raise refused(node.path, f"has a repeated or invalid value number {number[:16]!r}")
         values[index] = value
     return values
 
 
 def _with_gaps(values: dict[int, Any]) -> list[Any]:
-    """Values in the order of their numbers; a missing number is an empty value."""
+    """Values in the order of their numbers, None for a missing number."""
     return [values.get(index) for index in range(1, max(values, default=0) + 1)]
 
 
@@ -350,26 +350,21 @@ def _reserve(dataset: DataSet, tag: str, creator: str, path: str) -> None:
     reserved = f"{tag[:4]}00{block}"
     present = text(dataset, reserved)
     if present and present.strip() != creator.strip():
-        raise _refused(
+        raise refused(
             f"{path}.{tag}" if path else tag, "names a private creator other than that of its block"
         )
     moved = f"{tag[:4]}{block}{tag[6:]}"
     if moved != tag and moved in dataset:
-        raise _refused(f"{path}.{moved}" if path else moved, "occurs twice")
+        raise refused(f"{path}.{moved}" if path else moved, "occurs twice")
     dataset[reserved] = {"vr": "LO", "Value": [present or creator]}
     dataset[moved] = dataset.pop(tag)
 
 
 def _block(dataset: DataSet, group: str, creator: str) -> str:
     blocks = [f"{number:02X}" for number in range(0x10, 0x100)]
-    ours = (block for block in blocks if text(dataset, f"{group}00{block}").strip() == creator.strip())
+    own = (block for block in blocks if text(dataset, f"{group}00{block}").strip() == creator.strip())
     free = (block for block in blocks if f"{group}00{block}" not in dataset)
-    block = next(ours, None) or next(free, None)
+    block = next(own, None) or next(free, None)
     if block is None:
         raise MalformedXml(f"group {group} has no free private block")
     return block
-
-
-def _refused(path: str, what: str) -> UpsError:
-    tag = path[-8:]
-    return UpsError(INVALID_VALUE, f"({tag[:4]},{tag[4:]}) {what}", path)

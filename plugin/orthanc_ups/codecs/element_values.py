@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from ..core import number_texts
 from ..core.dataset import FLOAT_VRS, INTEGER_VRS
+from ..core.statuses import INVALID_VALUE, UpsError
 from .corrections import Corrections
 
 _NUMERIC_VRS: Final = INTEGER_VRS | FLOAT_VRS | {"DS", "IS"}
@@ -35,7 +36,7 @@ def inner_values(vr: str, listed: Sequence[Any], path: str, corrections: Correct
 
 
 def _noted_numbers(vr: str, listed: Sequence[Any], path: str, corrections: Corrections) -> Sequence[Any]:
-    """The same values, with numbers turned into text if the VR is one of text; rounding is noted."""
+    """The same values, with numbers as text if values of the VR are text; rounding is noted."""
     if corrections.lenient and vr not in _NUMERIC_VRS:
         corrections.note(path, "was a JSON number and is now text")
         return [str(value) if type(value) is Number else value for value in listed]
@@ -53,7 +54,7 @@ def _is_exact(number: Number) -> bool:
 
 
 def inner_value(vr: str, raw: Any) -> Any:
-    """One value of any VR except SQ and PN.
+    """A value of any VR except SQ and PN.
 
     An empty text becomes None. Integers and floats may be written as text. A Number for DS or IS keeps its
     digits, unless they exceed the 16 characters of a DS: then it is rounded.
@@ -92,5 +93,11 @@ def _number_as_text(vr: str, number: Number) -> Any:
 
 
 def _plain(raw: Any) -> Any:
-    """A Number in a VR that takes no numbers becomes a float, so that the rules refuse it as one."""
+    """A Number in a VR without numbers becomes a float, which the rules refuse."""
     return float(raw) if type(raw) is Number else raw
+
+
+def refused(path: str, what: str) -> UpsError:
+    """The error (0106) for an attribute that cannot be read: ``path`` is its tags, ``what`` the predicate."""
+    tag = path[-8:]
+    return UpsError(INVALID_VALUE, f"({tag[:4]},{tag[4:]}) {what}", path)

@@ -23,7 +23,7 @@ from ..core.representations import REPRESENTATIONS
 # --- character repertoires ---
 
 Encodings = tuple[str, ...]
-"""Python's names of the encodings that (0008,0005) declares; the first one is that without escape sequence."""
+"""Python's names of the encodings that (0008,0005) declares; the first applies without an escape sequence."""
 
 _UTF_8: Final = ("utf_8",)
 UTF8_TERM: Final = "ISO_IR 192"
@@ -143,7 +143,7 @@ _LAST_OF_LATIN: Final = "\u024f"
 def unknown_in_utf_8(raw: bytes, encodings: Encodings) -> bytes | None:
     """The bytes of an element of unknown VR in UTF-8, if they are text in another character set; else None.
 
-    What might be numbers stays as it is (PS3.5 §6.2.2).
+    Bytes that may be numbers stay as they are (PS3.5 §6.2.2).
     """
     if encodings[0].lower().replace("-", "_") in ("utf8", "utf_8"):
         return None
@@ -160,7 +160,7 @@ def unknown_in_utf_8(raw: bytes, encodings: Encodings) -> bytes | None:
 def _looks_like_text(text: str, size: int) -> bool:
     """True for letters and ASCII in a proportion that numbers of 16, 32 or 64 bits hardly ever have.
 
-    Latin text is ASCII for the greater part; text of other scripts has a blank, or a size that no numbers have.
+    Latin text is mostly ASCII; text in other scripts has a blank, or a size that no numbers have.
     """
     ascii_count = len(_ASCII_TEXT.findall(text))
     letters = [character for character in text if not character.isascii()]
@@ -270,7 +270,7 @@ TEXTUAL_VRS: Final = frozenset(_READERS) - {"AT"}
 
 
 def unpacked(vr: str, inline: str) -> Element | None:
-    """The element with the values of an InlineBinary, if its VR is one of text or numbers; else None."""
+    """The element with the values of an InlineBinary, if its VR has text or numbers; else None."""
     if vr == "SQ" or vr in BINARY_VRS or vr not in REPRESENTATIONS:
         return None
     try:

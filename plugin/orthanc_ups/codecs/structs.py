@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Reads JSON objects into msgspec structs, and names every mistake: which key, its value, what is expected.
 
-orthanc.json, bodies and queries of ``/ups/api``, and the lines of an export are read here. msgspec says whether
-something is wrong; this module finds the key and the words.
+orthanc.json, bodies and queries of ``/ups/api``, and the lines of an export are read here. msgspec detects that
+something is wrong; this module finds the key and words the message.
 
-A number that may also be written as a text has a ``Meta`` whose ``extra`` has ``parse``, a function that turns such a
-text into a number and returns anything else unchanged; ``expected``, the words for what may be written; and optionally
+A number that can also be written as text has a ``Meta`` whose ``extra`` has ``parse``, a function that converts such a
+text to a number and returns anything else unchanged; ``expected``, a description of valid values; and optionally
 ``unit``, the unit of its bounds. ``Settings`` has durations such as ``"15m"``.
 """
 
@@ -97,7 +97,7 @@ def check(struct: type[msgspec.Struct], content: object, *, path: str = "", stri
 
 
 def suggestion(name: str, names: Iterable[str]) -> str:
-    """``; did you mean "…"?`` with the name that resembles this one most, in any case; else empty."""
+    """``; did you mean "…"?`` with the most similar name, regardless of case; empty if there is none."""
     lowered = {candidate.lower(): candidate for candidate in names}
     close = get_close_matches(name.lower(), lowered, n=1, cutoff=0.6)
     return f'; did you mean "{lowered[close[0]]}"?' if close else ""
@@ -120,10 +120,10 @@ def _plain(kind: Any) -> tuple[Any, Meta | None]:
             kind, *marks = get_args(kind)
             meta = next((mark for mark in marks if isinstance(mark, Meta)), meta)
             continue
-        others = [member for member in get_args(kind) if member not in (type(None), msgspec.UnsetType)]
-        if len(others) != 1 or len(get_args(kind)) != 2 or get_origin(kind) in (tuple, list, dict):
+        alternatives = [member for member in get_args(kind) if member not in (type(None), msgspec.UnsetType)]
+        if len(alternatives) != 1 or len(get_args(kind)) != 2 or get_origin(kind) in (tuple, list, dict):
             return kind, meta
-        kind = others[0]
+        kind = alternatives[0]
 
 
 def _is_struct(kind: Any) -> bool:
@@ -223,7 +223,7 @@ def _joined(path: str, key: object) -> str:
 
 
 def _refusal(value: object, kind: Any, strict: bool) -> str:
-    """Why msgspec refuses a value, "" if it does not. Goes through JSON, as ``convert`` refuses ``Raw``."""
+    """Why msgspec refuses a value, "" if it does not. Goes through JSON, because ``convert`` refuses ``Raw``."""
     try:
         msgspec.json.decode(msgspec.json.encode(_parsed(value, kind)), type=kind, strict=strict)
     except msgspec.ValidationError as error:

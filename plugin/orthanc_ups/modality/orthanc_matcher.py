@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Answers to worklist queries in a form that Orthanc's own matcher leaves whole (seen on 1.12.7 and 1.13.0).
+"""Answers to worklist queries in a form that Orthanc's own matcher leaves complete (seen on 1.12.7 and 1.13.0).
 
-Orthanc matches each answer of a plugin once more. Of a sequence that the query has with an item, it leaves out each
-item that does not fit by its own measure, which is one of texts: the whole Scheduled Procedure Step would be gone
-because ``093000`` is not within ``-0930``, or as a name is asked for without its accents. Such an attribute is answered
-in the form that was asked for.
+Orthanc matches each answer of a plugin again. If the query has a sequence with an item, Orthanc removes each item of
+that sequence in the answer that does not match as text: the whole Scheduled Procedure Step would be gone because
+``093000`` is not within ``-0930``, or because a name is requested without its accents. Such an attribute is answered in
+the form of the query.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _WILDCARDS: Final = re.compile(r"\*+")
 
 
 def extractable(answer: DataSet, query: DataSet) -> DataSet:
-    """An answer that fits the query, of which Orthanc's matcher leaves out no item that fits."""
+    """An answer that matches the query, in a form from which Orthanc's matcher removes no matching item."""
     return _extractable(answer, query, fitting=True)
 
 
 def _extractable(answer: DataSet, query: DataSet, *, fitting: bool) -> DataSet:
-    """``fitting``: whether each item of its sequences is known to fit, as the step of an answer is."""
+    """``fitting``: whether each item of its sequences is known to match, like the step of an answer."""
     return {
         tag: _items_as_asked(attribute, query_item, fitting=fitting)
         if (query_item := _item_of(query, tag))
@@ -48,7 +48,7 @@ def _items_as_asked(attribute: Element, query_item: DataSet, *, fitting: bool) -
 
 
 def _item_as_asked(item: DataSet, query_item: DataSet, *, fitting: bool) -> DataSet:
-    """An item that does not fit stays as it is. Sequences without items are left out: to Orthanc they do not fit."""
+    """The item in the form of the query; unchanged if it does not match. Empty sequences go: Orthanc matches none."""
     changed: DataSet = {}
     for tag, attribute in _extractable(item, query_item, fitting=False).items():
         if attribute["vr"] == "SQ":
@@ -67,7 +67,7 @@ def _item_of(query: DataSet, tag: str) -> DataSet:
 
 
 def _as_asked(attribute: Element, key: Element | None, *, fitting: bool) -> Element | None:
-    """The attribute in a form that fits; None if there is none."""
+    """The attribute in a form that matches; None if it has no such form."""
     if key is None or is_empty(key):
         return attribute
     asked = [_written(value) for value in key["Value"]]
@@ -116,11 +116,11 @@ def _text_test(vr: str, asked: list[str]) -> _Fits:
     return wildcard_test(key) if vr in _WITH_WILDCARDS and is_wild(key) else key.__eq__
 
 
-# --- other forms of what fits by our measure ---
+# --- other forms of values that match in this plugin ---
 
 
 def _forms(attribute: Element, asked: list[str]) -> Iterator[Any]:
-    """Other forms of each value, those that say more first."""
+    """Other forms of each value, the most complete first."""
     vr = attribute["vr"]
     for value in attribute.get("Value", ()):
         yield value
@@ -133,7 +133,7 @@ def _forms(attribute: Element, asked: list[str]) -> Iterator[Any]:
 
 
 def _as_in_query(vr: str, asked: list[str]) -> Iterator[Any]:
-    """What was asked for, as a value: a bound of a range, a text without its wildcards."""
+    """The values of the query as values of an answer: a bound of a range, a text without its wildcards."""
     for text in asked:
         for form in text.split("-") if vr in DATED_VRS else (_WILDCARDS.sub("", text), text):
             if form.strip():
@@ -141,13 +141,13 @@ def _as_in_query(vr: str, asked: list[str]) -> Iterator[Any]:
 
 
 def _names(name: dict[str, Any], asked: list[str]) -> Iterator[dict[str, str]]:
-    for at, group in enumerate(NAME_GROUPS):
+    for index, group in enumerate(NAME_GROUPS):
         text = str(name.get(group) or "")
         if not text:
             continue
         for form in (text, _without_accents(text), *_begun_as_asked(text, asked)):
             yield {group: form}
-            if at:
+            if index:
                 yield {NAME_GROUPS[0]: form}
 
 
@@ -158,7 +158,7 @@ def _without_accents(text: str) -> str:
 
 
 def _begun_as_asked(text: str, asked: list[str]) -> Iterator[str]:
-    """The name with its first letters in the spelling of ``Müll*``."""
+    """The name with its first letters spelled as in a key such as ``Müll*``."""
     for key in asked:
         begin = key.removesuffix("*")
         if not is_wild(begin) and fold(text[: len(begin)]) == fold(begin):

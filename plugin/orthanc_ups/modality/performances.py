@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What performed procedure steps mean for workitems: which ones they are about, and what happens to these.
+"""Applies performed procedure steps to workitems: finds the workitems of a step, claims, updates and ends them.
 
-Everything goes through the worklist as commands of the modality, so that rules, events and history are as for any
-performer. Each step can be repeated: what a workitem has already is left as it is.
+All changes are commands of the modality, so rules, events and history are as for any performer. Applying a step can be
+repeated: what a workitem already has is left as it is.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Final, Protocol
 
 from ..core import tags
-from ..core.commands import ChangeState, Command, Requester, Update
+from ..core.commands import ChangeState, Requester, Update
 from ..core.dataset import DataSet, Element, element, is_empty, items, ordered, text, values, walk
 from ..core.date_times import Zone
 from ..core.decide import is_uid
@@ -45,25 +45,25 @@ _AE_SCHEME: Final = "99AET"
 _LONGEST_LO: Final = 64
 _LONGEST_ST: Final = 1024
 _CANDIDATES: Final = 20
-_LATER: Final = frozenset({0x0110, 0x0213, 0xC304})
-"""Refusals that may pass: the store is silent or cannot write, or outputs have not arrived (``Ups.CheckOutputs``)."""
+_TRANSIENT: Final = frozenset({0x0110, 0x0213, 0xC304})
+"""Statuses of transient refusals: the store does not answer or write, or outputs are missing (``Ups.CheckOutputs``)."""
 
 _ENDS: Final = MappingProxyType(
     {StepStatus.COMPLETED: State.COMPLETED, StepStatus.DISCONTINUED: State.CANCELED}
 )
-"""The state of a workitem once its step has ended so."""
+"""The final state of a workitem by the status of its step."""
 
 
 class ImageArchive(Protocol):
     """Orthanc's archive, where the images of a modality are."""
 
     async def series(self, uid: str) -> Sequence[DataSet]:
-        """An item that references the instances of a series, or nothing. May raise StoreUnavailable."""
+        """The item that references the instances of a series, or nothing. May raise StoreUnavailable."""
         ...
 
 
 class Performances:
-    """Applies performed procedure steps to workitems. Lives on the loop."""
+    """Applies performed procedure steps to workitems; used on the loop only."""
 
     def __init__(
         self,
@@ -75,16 +75,16 @@ class Performances:
         local: Zone,
         archive: ImageArchive | None = None,
     ) -> None:
-        """Store the parts that it works with.
+        """Keep references to other parts.
 
         Args:
-            worklist: takes commands.
-            workitems: are looked up here.
-            stations: those of the site.
-            identity: that of the worklist.
-            archive_ae: AE title that images are retrieved from.
+            worklist: executes commands.
+            workitems: the workitems to search.
+            stations: the stations of the site.
+            identity: the identity of the worklist.
+            archive_ae: AE title from which images are retrieved.
             local: the zone of dates and times without offset.
-            archive: says what a series has whose step does not; without it that stays unknown.
+            archive: has the instances of a series for which a step names none; None if they stay unknown.
         """
         self._worklist = worklist
         self._workitems = workitems
@@ -97,7 +97,7 @@ class Performances:
     # --- which workitems ---
 
     async def workitems_of(self, step: PerformedStep) -> tuple[tuple[str, ...], str]:
-        """UIDs of the workitems that a new step is about, and in words why there is none, if there is none."""
+        """UIDs of the workitems of a new step; and if there are none, the reason."""
         uids: dict[str, None] = {}
         reasons: list[str] = []
         for scheduled in items(step.attributes, mpps.SCHEDULED_ATTRIBUTES):
@@ -115,15 +115,15 @@ class Performances:
                 return stored.workitem, ""
         number = number_of(text(scheduled, STEP_ID))
         if number is None:
-            return await self._alike(step, scheduled)
+            return await self._only_match(step, scheduled)
         for workitem in self._workitems.created(number - 1, number, 1):
             if _is_about(workitem.attributes, step, scheduled):
                 return workitem, ""
             return None, f"{text(scheduled, STEP_ID)} is a workitem of another patient or study"
         return None, f"there is no workitem {text(scheduled, STEP_ID)}"
 
-    async def _alike(self, step: PerformedStep, scheduled: DataSet) -> tuple[Workitem | None, str]:
-        """The one SCHEDULED workitem of the same study or order at this station."""
+    async def _only_match(self, step: PerformedStep, scheduled: DataSet) -> tuple[Workitem | None, str]:
+        """The SCHEDULED workitem of the same study or order at this station, if it is the only one."""
         candidates: dict[str, Workitem] = {}
         for identifier in _same_study_or_order(scheduled):
             async for workitem in self._scheduled_with(identifier):
@@ -145,7 +145,7 @@ class Performances:
                 yield stored.workitem
 
     def _may_be(self, workitem: DataSet, step: PerformedStep) -> bool:
-        """True if a workitem is scheduled at the station of the step, for its patient as far as both name one."""
+        """True if a workitem is scheduled at the station of the step, and not for another patient."""
         own = (step.ae, text(step.attributes, mpps.STATION_AE))
         titles = self._stations.titles_of(workitem)
         is_at_station = any(
@@ -153,28 +153,28 @@ class Performances:
         )
         return is_at_station and _same_or_unknown(workitem, step.attributes, tags.PATIENT_ID)
 
-    # --- what happens to them ---
+    # --- changes of workitems ---
 
     async def apply(self, step: PerformedStep, uid: str) -> str:
-        """Bring a workitem to where the step is; returns in words why that was not done, "" if it was.
+        """Bring a workitem to the state of the step; returns the reason if that was not done, else "".
 
-        Raises UpsError if that cannot be done yet (0213, C304): then it is to be tried again.
+        Raises UpsError if that is not possible now (0110, 0213, C304); it should then be tried again.
         """
         transaction = self.transaction_of(step)
         stored = self._workitems.get(uid)
         if stored is None:
-            return "" if step.status.is_final else "the workitem is gone"
+            return "" if step.status.is_final else "the workitem no longer exists"
         workitem = stored.workitem
         if workitem.state is not State.SCHEDULED and workitem.compare(transaction) is not Transaction.RIGHT:
-            return f"the workitem was {workitem.state.value} already, by somebody else"
+            return f"the workitem is already {workitem.state.value}, by another performer"
         if workitem.state.is_final:
-            is_ours = workitem.state is _ENDS.get(step.status)
-            return "" if is_ours else f"the workitem is {workitem.state.value} already"
+            is_same_end = workitem.state is _ENDS.get(step.status)
+            return "" if is_same_end else f"the workitem is already {workitem.state.value}"
         requester = Requester(step.ae, VIA)
         try:
             await self._perform(step, workitem, requester, transaction)
         except UpsError as error:
-            if error.status.code in _LATER:
+            if error.status.code in _TRANSIENT:
                 raise
             return error.detail
         return ""
@@ -184,18 +184,17 @@ class Performances:
     ) -> None:
         uid = workitem.uid
         if workitem.state is State.SCHEDULED:
-            await self._execute(ChangeState(requester, uid, State.IN_PROGRESS.value, transaction))
+            claim = ChangeState(requester, uid, State.IN_PROGRESS.value, transaction)
+            await self._worklist.execute(claim)
         attributes = await self._performed(step, workitem.attributes)
         if any(workitem.attributes.get(tag) != attribute for tag, attribute in attributes.items()):
-            await self._execute(Update(requester, uid, attributes, transaction))
+            await self._worklist.execute(Update(requester, uid, attributes, transaction))
         if step.status.is_final:
-            await self._execute(ChangeState(requester, uid, _ENDS[step.status].value, transaction))
-
-    async def _execute(self, command: Command) -> None:
-        await self._worklist.execute(command)
+            end = ChangeState(requester, uid, _ENDS[step.status].value, transaction)
+            await self._worklist.execute(end)
 
     def transaction_of(self, step: PerformedStep) -> str:
-        """The Transaction UID of the step: always the same, and nobody else can work it out."""
+        """The Transaction UID of a step: always the same, and derived from a secret."""
         secret = (step.worklist or self._identity).encode()
         key = hmac.new(secret, step.uid.encode(), hashlib.sha256).digest()
         return f"2.25.{int.from_bytes(key[:16], 'big')}"
@@ -203,7 +202,7 @@ class Performances:
     # --- attributes ---
 
     async def _performed(self, step: PerformedStep, workitem: DataSet) -> DataSet:
-        """What the step says of the workitem: progress, and what was performed."""
+        """The attributes of the workitem that follow from the step: progress and the performed procedure."""
         return {
             tags.PROGRESS_INFORMATION: element("SQ", _progress(step, workitem)),
             tags.PERFORMED_PROCEDURE: element("SQ", await self._procedure(step, workitem)),
@@ -235,7 +234,7 @@ class Performances:
         return ordered(procedure)
 
     def _station_code(self, step: PerformedStep, workitem: DataSet) -> DataSet:
-        """The code that the workitem or the settings have for the station; else its AE title as a code."""
+        """The code of the station in the workitem or the settings; else its AE title as a code."""
         ae = text(step.attributes, mpps.STATION_AE).strip() or step.ae
         scheduled = items(workitem, tags.STATION_NAME)
         codes = self._stations.codes_of(ae) + self._stations.codes_of(step.ae)
@@ -252,9 +251,9 @@ class Performances:
         }
 
     async def _outputs(self, step: PerformedStep) -> AsyncIterator[DataSet]:
-        """One item for each performed series (PS3.4 Table CC.2.5-3).
+        """An item for each performed series (PS3.4 Table CC.2.5-3).
 
-        What a series has that names no instances, Orthanc is asked at the end of the step.
+        If a series of a final step names no instances, those in Orthanc are referenced.
         """
         content = step.attributes
         studies = (text(item, STUDY) for item in items(content, mpps.SCHEDULED_ATTRIBUTES))
@@ -278,15 +277,15 @@ class Performances:
             }
 
     async def _in_archive(self, series: str) -> Sequence[DataSet]:
-        """What Orthanc has of a series. Raises UpsError (0213) if it does not answer."""
+        """The item for the instances of a series in Orthanc. Raises UpsError (0213) if Orthanc does not answer."""
         try:
             return await self._archive.series(series) if self._archive is not None else ()
         except StoreUnavailable as error:
-            raise UpsError(RESOURCE_LIMITATION, f"Orthanc does not say what it has: {error}") from error
+            raise UpsError(RESOURCE_LIMITATION, f"cannot read the series in Orthanc: {error}") from error
 
 
 def _ups_references(scheduled: DataSet) -> Iterator[str]:
-    """UIDs of workitems that an item of Scheduled Step Attributes Sequence refers to, on any level."""
+    """UIDs of the workitems that an item of Scheduled Step Attributes Sequence references, at any depth."""
     levels = [scheduled, *(item for _, attribute in walk(scheduled) for item in _items_of(attribute))]
     for level in levels:
         if text(level, _REFERENCED_CLASS) == tags.PUSH:
@@ -298,7 +297,7 @@ def _items_of(attribute: Element) -> Iterable[DataSet]:
 
 
 def _is_about(workitem: DataSet, step: PerformedStep, scheduled: DataSet) -> bool:
-    """Whether a step with the ID of a workitem means that one, and not one of another system with the same ID."""
+    """True if a step with the ID of a workitem means this workitem, not one of another system with the same ID."""
     study = text(scheduled, STUDY)
     requests = items(workitem, REFERENCED_REQUEST)
     studies = {study_of(workitem), text(workitem, STUDY), *(text(item, STUDY) for item in requests)}
@@ -326,7 +325,7 @@ def _same_or_unknown(first: DataSet, second: DataSet, tag: str) -> bool:
 
 
 def _progress(step: PerformedStep, workitem: DataSet) -> DataSet:
-    """Progress Information: what is there stays, as for contact and parameters."""
+    """The item of Progress Information; attributes that the step does not set stay, such as the contact."""
     content = step.attributes
     progress = dict(next(iter(items(workitem, tags.PROGRESS_INFORMATION)), {}))
     series = items(content, mpps.SERIES)
@@ -348,7 +347,7 @@ def _progress(step: PerformedStep, workitem: DataSet) -> DataSet:
 
 
 def _workitem_codes(content: DataSet, workitem: DataSet) -> list[DataSet]:
-    """What was done: the procedure as the step codes it, else as it was scheduled, else the protocol or modality."""
+    """The code of the performed procedure: that of the step, else the scheduled one, the protocol or the modality."""
     for codes in (items(content, mpps.PROCEDURE_CODES), items(workitem, tags.WORKITEM_CODE)):
         coded = [code for code in map(_code, codes) if code]
         if coded:
@@ -365,7 +364,7 @@ def _workitem_codes(content: DataSet, workitem: DataSet) -> list[DataSet]:
 
 
 def _code(item: DataSet) -> DataSet:
-    """The code of an item with value, scheme and meaning, whatever else it holds; empty if it is none."""
+    """The attributes of an item that make up a code: value, scheme and meaning; empty if some are missing."""
     names = (tags.CODE_VALUE, tags.CODING_SCHEME, "00080103", tags.CODE_MEANING)
     code = {tag: item[tag] for tag in names if not is_empty(item.get(tag))}
     return code if {tags.CODE_VALUE, tags.CODING_SCHEME, tags.CODE_MEANING} <= code.keys() else {}

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""MPPS on our DICOM port: N-CREATE, N-SET and N-GET of performed procedure steps (PS3.4 F.7 and F.8).
+"""MPPS on the plugin's DICOM port: N-CREATE, N-SET and N-GET of performed procedure steps (PS3.4 F.7 and F.8).
 
-A step is stored first, and then does its work on workitems. So whatever was acknowledged is kept; what a crash cut off
-is completed at the next start, and a request that is sent again changes nothing.
+A step is stored first and then applied to its workitems. So nothing acknowledged is lost: what a crash interrupted is
+completed at the next start, and a request that is sent again changes nothing.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ def services_by(serve: Callable[[Exchange], Awaitable[None]]) -> Mapping[str, Fu
 
 
 class PerformedStepService:
-    """Serves performed procedure steps. Lives on the loop; one request at a time.
+    """Serves performed procedure steps, one change at a time; used on the loop only.
 
     Attributes:
-        steps: those that are kept.
+        steps: the stored steps.
     """
 
     def __init__(
@@ -71,17 +71,17 @@ class PerformedStepService:
         now: Callable[[], datetime],
         counters: Counter[str] | None = None,
     ) -> None:
-        """``now`` is the present moment in the local zone."""
+        """``now`` returns the current time in the local zone."""
         self.steps = steps
         self._performances = performances
         self._settings = settings
         self._now = now
         self._counters = Counter() if counters is None else counters
-        self._alone = asyncio.Lock()
+        self._lock = asyncio.Lock()
         self._unsettled: set[str] = set()
 
     def services(self) -> Mapping[str, FurtherService]:
-        """What the DIMSE port announces and serves, by SOP class."""
+        """The SOP classes of MPPS for the DIMSE port."""
         return services_by(self.serve)
 
     async def serve(self, exchange: Exchange) -> None:
@@ -90,7 +90,7 @@ class PerformedStepService:
             await self._get(exchange)
             return
         dataset, corrections = await exchange.corrected_data_set()
-        async with self._alone:
+        async with self._lock:
             if exchange.field == CommandField.N_CREATE:
                 await self._create(exchange, dataset, corrections)
             else:
@@ -136,7 +136,7 @@ class PerformedStepService:
         chosen = {tag: attributes.get(tag) or element(vr_of(tag) or "UN") for tag in sorted(requested)}
         missing = [tag for tag in requested if tag not in attributes]
         status = statuses.OPTIONAL_UNSUPPORTED if missing else statuses.SUCCESS
-        await exchange.answer(status, exchange.instance, chosen, "some attributes are not there")
+        await exchange.answer(status, exchange.instance, chosen, "some attributes do not exist")
 
     def _existing(self, uid: str) -> PerformedStep:
         step = self.steps.get(uid)
@@ -148,10 +148,10 @@ class PerformedStepService:
         limits = DataSetLimits(self._settings.maximum_nesting)
         return StepCircumstances(self._now(), limits, strict=self._settings.strict)
 
-    # --- what follows ---
+    # --- workitems ---
 
     async def _keep(self, ae: str, step: PerformedStep, what: str, corrections: tuple[str, ...]) -> None:
-        """Store a step, then let it count for its workitems."""
+        """Store a step, then apply it to its workitems."""
         entry = HistoryEntry(self._now().timestamp(), str(Requester(ae, VIA)), what, "; ".join(corrections))
         history = (*step.history, entry)[-self._settings.history_length :]
         stored = await self.steps.write(replace(step, history=history))
@@ -163,7 +163,7 @@ class PerformedStepService:
         await self._settle(stored)
 
     async def _settle(self, step: PerformedStep) -> None:
-        """Bring the workitems of a step to where it is, and note why that is not done or must wait."""
+        """Apply a step to its workitems, and note why that is not done or must wait."""
         noted = {uid: await self._note(step, uid) for uid in step.workitems}
         notes = {uid: note for uid, note in {**step.notes, **noted}.items() if note}
         if any(note.startswith(_WAITS) for note in notes.values()):
@@ -186,7 +186,7 @@ class PerformedStepService:
             return f"{_WAITS}{error.detail}"
 
     async def resume(self) -> None:
-        """Make good what a crash cut off between a step and its workitems."""
+        """Apply steps that a crash kept from being applied to their workitems."""
         self._unsettled.update(
             uid for uid in self.steps.newest() if (step := self.steps.get(uid)) and self._is_open(step)
         )
@@ -197,7 +197,7 @@ class PerformedStepService:
 
     async def _settle_all(self) -> None:
         for uid in list(self._unsettled):
-            async with self._alone:
+            async with self._lock:
                 step = self.steps.get(uid)
                 if step is None:
                     self._unsettled.discard(uid)
@@ -205,7 +205,7 @@ class PerformedStepService:
                     await self._settle(step)
 
     async def run(self) -> None:
-        """Look after the steps for ever: what waits for a workitem, and what nobody needs any more."""
+        """Apply steps that wait, and delete old ones, until canceled."""
         await self.resume()
         while True:
             await asyncio.sleep(_EVERY)
@@ -215,4 +215,4 @@ class PerformedStepService:
                 final_before = now - self._settings.retain_final
                 await self.steps.forget(final_before, min(final_before, now - _ABANDONED))
             except StoreUnavailable as error:
-                _log.warning("Postponed, as Orthanc's store is not available: %s", error)
+                _log.warning("Cannot delete old performed procedure steps now: %s", error)

@@ -21,7 +21,7 @@ _MAXIMUM: Final = 100_000
 
 
 class PerformedSteps:
-    """All stored steps. Lives on the loop."""
+    """All stored steps; used on the loop only."""
 
     def __init__(self, notes: Notes) -> None:
         self._notes = notes
@@ -50,27 +50,27 @@ class PerformedSteps:
         return uid in self._order
 
     def get(self, uid: str) -> PerformedStep | None:
-        """A step, or None if there is none of that UID."""
+        """The step with a UID; None if there is none."""
         if uid not in self._order:
             return None
         return PerformedStep.of_document(self._notes.note(_PREFIX + uid).document)
 
     def newest(self) -> Iterator[str]:
-        """UIDs of all steps, the last changed first."""
+        """UIDs of all steps, the most recently changed first."""
         if not self._is_sorted:  # an import brought old ones
             self._order = dict(sorted(self._order.items(), key=lambda item: item[1]))
             self._is_sorted = True
         return reversed(list(self._order))
 
     def of_workitem(self, workitem: str) -> list[str]:
-        """UIDs of the steps of a workitem, the last changed first."""
+        """UIDs of the steps of a workitem, the most recently changed first."""
         return [uid for uid in self.newest() if workitem in self._workitems[uid]]
 
     async def write(self, step: PerformedStep) -> PerformedStep:
         """Store a new or changed step; returns it as it is stored.
 
         Raises:
-            UpsError: 0213 if the store does not take it now; then the request may be sent again.
+            UpsError: 0213 if it cannot be stored now; the request can be sent again.
         """
         if step.uid not in self._order and len(self._order) >= _MAXIMUM:
             raise UpsError(RESOURCE_LIMITATION, f"there are {_MAXIMUM} performed procedure steps")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Modality Performed Procedure Steps: what may be created and set (PS3.4 Annex F, Table F.7.2-1), pure.
+"""Modality Performed Procedure Steps: what can be created and set (PS3.4 Annex F, Table F.7.2-1), as pure functions.
 
 A step is IN PROGRESS from its N-CREATE on, until an N-SET makes it COMPLETED or DISCONTINUED, for good. Unless
-``Ups.Strict`` holds, what is absent of type 2 is added empty, and a step without an end ends now.
+``Ups.Strict`` is set, absent attributes of type 2 are added empty, and a final step without an end ends now.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class StepStatus(str, Enum):
 
     @property
     def is_final(self) -> bool:
-        """COMPLETED and DISCONTINUED are never left."""
+        """True for COMPLETED and DISCONTINUED, after which nothing changes."""
         return self is not StepStatus.IN_PROGRESS
 
 
@@ -104,7 +104,7 @@ _SCHEDULED_2: Final[Mapping[str, str]] = MappingProxyType(
         "00400007": "LO", "00400008": "SQ",
     }
 )  # fmt: skip
-"""The same in each item of Scheduled Step Attributes Sequence."""
+"""Attributes of type 1 and 2 in each item of Scheduled Step Attributes Sequence."""
 
 _SERIES_1: Final[Mapping[str, str]] = MappingProxyType({SERIES_UID: "UI", PROTOCOL_NAME: "LO"})
 
@@ -112,12 +112,12 @@ _FIXED: Final[Collection[str]] = frozenset(
     {SCHEDULED_ATTRIBUTES, STEP_ID, STATION_AE, STATION, LOCATION, START_DATE, START_TIME, MODALITY, STUDY_ID}
     | {tags.SOP_CLASS_UID, tags.SOP_INSTANCE_UID, _REFERENCED_PATIENT}
 )
-"""Attributes that an N-SET may not change; neither those of the patient (groups 0010 and 0038)."""
+"""Attributes that N-SET must not change, besides those of the patient (groups 0010 and 0038)."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepCircumstances:
-    """What the rules of Annex F need beside the step."""
+    """What the rules of Annex F need besides the step."""
 
     now: datetime
     limits: DataSetLimits
@@ -132,12 +132,12 @@ class PerformedStep:
         uid: SOP Instance UID.
         ae: AE title that created it.
         attributes: the data set.
-        created: when, in seconds since the epoch; ``changed``: the last time.
-        workitems: the workitems that it is about.
-        notes: per workitem why the step does not count for it, in words; "" for the step itself, without workitem.
+        created: time of its creation, in seconds since the epoch; ``changed``: of its last change.
+        workitems: UIDs of its workitems.
+        notes: by workitem the reason why the step is not applied to it; by "" the reason why it has no workitem.
         history: what was done with it, oldest first.
         revision: counts the writes, so that no two documents of a step are equal.
-        worklist: identity of the worklist that took it, if it was imported from another one.
+        worklist: identity of the worklist that received it, if it was imported from another one.
     """
 
     uid: str
@@ -153,11 +153,11 @@ class PerformedStep:
 
     @property
     def status(self) -> StepStatus:
-        """Its Performed Procedure Step Status."""
+        """The Performed Procedure Step Status."""
         return StepStatus(text(self.attributes, STATUS))
 
     def document(self) -> bytes:
-        """The document that is stored."""
+        """The document to store."""
         content = {
             "format": FORMAT,
             "uid": self.uid,
@@ -175,7 +175,7 @@ class PerformedStep:
 
     @classmethod
     def of_document(cls, document: bytes) -> PerformedStep:
-        """Read a stored step back. Raises UnreadableDocument."""
+        """Read a stored step. Raises UnreadableDocument."""
         content = read(document)
         try:
             step = cls(
@@ -198,7 +198,7 @@ class PerformedStep:
 
 @dataclass(frozen=True, slots=True)
 class StepChange:
-    """A step as it will be, and in words what was corrected in the request and what of it was left out."""
+    """A step after a request, with corrections of the request as sentences, and tags that were ignored."""
 
     step: PerformedStep
     corrections: tuple[str, ...] = ()
@@ -242,7 +242,7 @@ def updated(step: PerformedStep, sent: DataSet, circumstances: StepCircumstances
     ignored = tuple(sorted(tag for tag in modifications if _is_refused_change(tag, modifications, step)))
     if circumstances.strict:
         for tag in ignored:
-            findings.fault(NO_SUCH_ATTRIBUTE, (), tag, "may not be changed by N-SET")
+            findings.fault(NO_SUCH_ATTRIBUTE, (), tag, "must not be changed by N-SET")
     status = _status_of(modifications, findings)
     changes = {tag: attribute for tag, attribute in modifications.items() if tag not in ignored}
     merged = {**step.attributes, **changes}
@@ -258,7 +258,7 @@ def updated(step: PerformedStep, sent: DataSet, circumstances: StepCircumstances
 
 
 def _sound(sent: DataSet, findings: Findings, circumstances: StepCircumstances) -> DataSet:
-    """In strict mode each value must be valid. Else what an old modality says is kept as it says it."""
+    """Check values in strict mode; else leave them as the modality sent them."""
     return checked(sent, findings, circumstances.limits) if findings.strict else sent
 
 
@@ -268,7 +268,7 @@ def _is_refused_change(tag: str, modifications: DataSet, step: PerformedStep) ->
 
 
 def _status_of(modifications: DataSet, findings: Findings) -> StepStatus:
-    """The status of an N-SET; one without stays IN PROGRESS."""
+    """The status in an N-SET, IN PROGRESS if it has none."""
     if is_empty(modifications.get(STATUS)):
         return StepStatus.IN_PROGRESS
     try:
@@ -282,7 +282,7 @@ def _status_of(modifications: DataSet, findings: Findings) -> StepStatus:
 def _ended(
     attributes: DataSet, status: StepStatus, findings: Findings, circumstances: StepCircumstances
 ) -> DataSet:
-    """What a final step needs: its end, and in strict mode series with UID and protocol (Table F.7.2-1)."""
+    """Add what a final step must have: its end; in strict mode also check its series (Table F.7.2-1)."""
     end = {
         END_DATE: element("DA", f"{circumstances.now:%Y%m%d}"),
         END_TIME: element("TM", f"{circumstances.now:%H%M%S}"),
@@ -305,7 +305,7 @@ def _ended(
 def _completed(
     level: DataSet, first: Mapping[str, str], second: Mapping[str, str], trail: Trail, findings: Findings
 ) -> DataSet:
-    """A level with the attributes of type 2 that it lacks; notes what of type 1 it lacks."""
+    """Add missing attributes of type 2 (``second``), and report missing ones of type 1 (``first``)."""
     for tag in first:
         if tag not in level:
             findings.fault(MISSING_ATTRIBUTE, trail, tag, "is missing")

@@ -40,7 +40,7 @@ _STATION_LOCATION: Final = "00404027"
 _PERFORMER_NAME: Final = "00404037"
 _COMMENTS: Final = "00400400"
 _OF_THE_STEP: Final = (_COMMENTS, "00400012", "00321070")
-"""Attributes of a workitem that belong into the step: comments, pre-medication, contrast agent."""
+"""Attributes of a workitem that belong in the step: comments, pre-medication, contrast agent."""
 
 _COPIED_GROUPS: Final = ("0010", "0038")
 _COPIED: Final = ("00081120", "00403001")
@@ -57,7 +57,7 @@ MAPPED: Final = frozenset(
         tags.CODE_VALUE, tags.CODING_SCHEME, tags.CODE_MEANING, *_OF_THE_STEP,
     }
 )  # fmt: skip
-"""Attributes that answers have if the workitem says anything of them: keys that no other value fits."""
+"""Attributes that every answer has if the workitem has a value for them, so that keys for them must match."""
 
 
 def step_id(created: int) -> str:
@@ -66,16 +66,16 @@ def step_id(created: int) -> str:
 
 
 def number_of(identifier: str) -> int | None:
-    """The creation number in a Scheduled Procedure Step ID, or None if the ID is none of ours."""
+    """The creation number in a Scheduled Procedure Step ID; None if the ID is not one of this plugin."""
     digits = identifier.strip().removeprefix(_ID_PREFIX)
     is_own = identifier.strip().startswith(_ID_PREFIX) and digits.isascii() and digits.isdigit()
     return int(digits) if is_own and len(digits) < _SHORT else None
 
 
 def study_of(workitem: DataSet) -> str:
-    """The Study Instance UID that images of a workitem get.
+    """The Study Instance UID for images of a workitem.
 
-    That of the workitem or of its request; else one that follows from the workitem's UID, always the same.
+    That of the workitem or of its request; else a UID derived from the workitem's own, so always the same.
     """
     requested = (text(item, STUDY) for item in items(workitem, REFERENCED_REQUEST))
     listed = next(filter(None, (text(workitem, STUDY), *requested)), "")
@@ -85,13 +85,13 @@ def study_of(workitem: DataSet) -> str:
 
 
 def answers_of(workitem: DataSet, created: int, stations: Stations, local: Zone) -> list[DataSet]:
-    """The answers for a workitem, one for each requested procedure that it is for (at least one).
+    """The answers for a workitem, one for each requested procedure, at least one.
 
     Args:
-        workitem: its attributes.
+        workitem: the attributes of the workitem.
         created: its creation number.
-        stations: those of the site.
-        local: the zone in which dates and times are answered.
+        stations: the stations of the site.
+        local: the zone of dates and times in answers.
     """
     requests = items(workitem, REFERENCED_REQUEST) or [{}]
     step = _step(workitem, created, stations, local)
@@ -146,7 +146,7 @@ def _step(workitem: DataSet, created: int, stations: Stations, local: Zone) -> D
 
 
 def modality_of(workitem: DataSet, titles: Iterable[str], stations: Stations) -> str:
-    """The modality: a station class of coding scheme DCM, else what the settings say of its AE titles, else ""."""
+    """The modality: a station class of coding scheme DCM, else that of its AE titles in the settings, else ""."""
     for item in items(workitem, STATION_CLASS):
         if text(item, tags.CODING_SCHEME).strip() == DCM:
             return text(item, tags.CODE_VALUE).strip()
@@ -154,7 +154,7 @@ def modality_of(workitem: DataSet, titles: Iterable[str], stations: Stations) ->
 
 
 def _local(written: Any, stored_in: Zone, local: Zone) -> tuple[str, str]:
-    """Date and time of a date-time, in the zone that modalities are answered in; empty if it is not valid."""
+    """Date and time of a date-time, in the zone of answers; empty if it is not valid."""
     at = moment("DT", written, stored_in)
     if at is None:
         return "", ""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Whether worklist queries on Orthanc's DICOM port reach us: Orthanc asks only the first plugin that registered.
+"""Tests if worklist queries on Orthanc's DICOM port reach this plugin: Orthanc asks only the first that registered.
 
-The load order says it of the official worklists plugin; a query of our own says it of whoever else is there, if Orthanc
-lets us ask.
+For the official worklists plugin the load order tells; for any other plugin a query of our own does, if Orthanc accepts
+it.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ OTHER_IS_FIRST: Final = (
 
 
 def worklists_plugin_is_loaded() -> bool:
-    """True if the official worklists plugin is in this process; while our script loads, that it came before us."""
+    """True if the official worklists plugin is in this process. While our script loads: if it was loaded before."""
     try:
         return _LIBRARY in Path("/proc/self/maps").read_text(errors="replace")
     except OSError:
@@ -63,7 +63,7 @@ def worklists_plugin_is_loaded() -> bool:
 
 
 class SelfTest:
-    """One worklist query to Orthanc's own DICOM port. Lives on the loop."""
+    """A worklist query to Orthanc's own DICOM port; used on the loop only."""
 
     def __init__(
         self,
@@ -72,22 +72,22 @@ class SelfTest:
         modalities: Callable[[], tuple[Modality, ...]],
         tls: Callable[[], ssl.SSLContext],
     ) -> None:
-        """``modalities`` are those that Orthanc knows; ``tls`` makes the context if Orthanc's port needs one."""
+        """``modalities`` returns those of Orthanc; ``tls`` returns the context for a port of Orthanc with TLS."""
         self._orthanc_settings = orthanc_settings
         self._own_ae = own_ae
         self._modalities = modalities
         self._tls = tls
         self._patient = f"{_MARK}{uuid.uuid4().hex}"
-        self._came = False
+        self._has_arrived = False
 
     def recognizes(self, identifier: DataSet) -> bool:
-        """Notes that our own query came; True if this one is it."""
+        """True for our own query; its arrival is noted."""
         is_own = text(identifier, tags.PATIENT_ID) == self._patient
-        self._came |= is_own
+        self._has_arrived |= is_own
         return is_own
 
     async def is_asked(self) -> bool | None:
-        """Whether our query reached us; None if Orthanc does not let us ask."""
+        """Send the query. True if it reached this plugin; None if Orthanc does not accept it."""
         calling = self._calling()
         if calling is None or not self._orthanc_settings.dicom_server_enabled:
             return None
@@ -96,10 +96,10 @@ class SelfTest:
                 succeeded = await self._queried(calling)
         except (OSError, EOFError, TimeoutError, ProtocolError, Gone, TlsError):
             succeeded = False
-        return self._came or (None if not succeeded else False)
+        return self._has_arrived or (False if succeeded else None)
 
     def _calling(self) -> str | None:
-        """An AE title from which Orthanc takes worklist queries of this machine."""
+        """An AE title from which Orthanc accepts worklist queries of this machine."""
         if self._orthanc_settings.always_allow_find_worklist:
             return self._own_ae
         for modality in self._modalities():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Which AE titles a scheduled station has, and which station an AE title is (``Ups.ModalityWorklist.Stations``)."""
+"""Maps scheduled stations to AE titles and back (``Ups.ModalityWorklist.Stations``)."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class StationCode:
     scheme: str = ""
 
     @classmethod
-    def of_setting(cls, written: str) -> StationCode:
+    def of_setting(cls, setting: str) -> StationCode:
         """Read ``CODE`` or ``CODE^SCHEME``."""
-        value, _, scheme = written.partition("^")
+        value, _, scheme = setting.partition("^")
         return cls(value.strip(), scheme.strip())
 
     def fits(self, item: DataSet) -> bool:
@@ -42,25 +42,25 @@ class StationCode:
 
 
 class Stations:
-    """The stations of a site. Lives on the loop."""
+    """The stations of a site; used on the loop only."""
 
     def __init__(self, worklist: ModalityWorklist, titles: AeTitles) -> None:
         self._titles = titles
         self._codes = {ae: StationCode.of_setting(code) for ae, code in worklist.stations.items()}
         self._modalities = dict(worklist.modalities)
 
-    def same(self, title: str, other: str) -> bool:
+    def same(self, first: str, second: str) -> bool:
         """True if both AE titles name the same application entity."""
-        return self._titles.same(title, other)
+        return self._titles.same(first, second)
 
     def key(self, title: str) -> str:
-        """What is equal for all spellings of an AE title."""
+        """A key that is equal for all spellings of an AE title."""
         return self._titles.key(title)
 
     def titles_of(self, workitem: DataSet) -> list[str]:
         """The AE titles of the stations that a workitem is scheduled at.
 
-        A station that the settings do not name has its code for an AE title, if that can be one.
+        If the settings do not name a station, its code is taken as its AE title, if it can be one.
         """
         titles: dict[str, None] = {}
         for item in items(workitem, tags.STATION_NAME):
@@ -69,7 +69,7 @@ class Stations:
         return list(titles)
 
     def codes_of(self, ae: str) -> list[StationCode]:
-        """Every code that a workitem for this AE title may be scheduled at."""
+        """All codes at which a workitem for an AE title may be scheduled."""
         listed = [code for title, code in self._codes.items() if self.same(title, ae)]
         return list(dict.fromkeys([*listed, *self._own_codes(ae)]))
 
@@ -78,11 +78,11 @@ class Stations:
         return (StationCode(title) for title in spellings)
 
     def code_of(self, ae: str) -> StationCode | None:
-        """The code that the settings give to an AE title, or None."""
+        """The code of an AE title in the settings, or None."""
         return next((code for title, code in self._codes.items() if self.same(title, ae)), None)
 
     def modality_of(self, titles: Iterable[str]) -> str:
-        """The modality that the settings give to the first of these AE titles that they name, or ""."""
+        """The modality in the settings of the first AE title that they name, or ""."""
         for title in titles:
             for ae, modality in self._modalities.items():
                 if self.same(ae, title):
@@ -90,7 +90,7 @@ class Stations:
         return ""
 
     def titles_with(self, modality: str) -> list[str]:
-        """The AE titles to which the settings give this modality."""
+        """The AE titles with a modality in the settings."""
         return [ae for ae, own in self._modalities.items() if own.strip() == modality]
 
 

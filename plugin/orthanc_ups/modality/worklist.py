@@ -30,8 +30,8 @@ class WorklistAnswers:
     """The result of a worklist query.
 
     Attributes:
-        answers: with exactly the attributes that were asked for, by scheduled start.
-        reason: why they are not all, "" if they are.
+        answers: with the requested attributes.
+        reason: why some answers are missing, "" if none are.
     """
 
     answers: Sequence[DataSet]
@@ -39,7 +39,7 @@ class WorklistAnswers:
 
 
 class ModalityWorklists:
-    """Looks up scheduled steps. Lives on the loop."""
+    """Finds scheduled steps; used on the loop only."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class ModalityWorklists:
         """The answers to a query.
 
         Raises:
-            UnusableKey: a key has a value that is none for its attribute.
+            UnusableKey: a key has a value that its attribute cannot have.
             UpsError: the worklist cannot be read now.
         """
         self._counters["worklist_queries"] += 1
@@ -98,7 +98,7 @@ class ModalityWorklists:
         return [answer for answer in map(query.completed, answers) if query.matches(answer)]
 
     async def _candidates(self, query: WorklistQuery) -> AsyncGenerator[str, None]:
-        """UIDs of workitems that may fit, perhaps several times."""
+        """UIDs of workitems that may match, possibly repeated."""
         async with contextlib.aclosing(self._numbered(query)) as numbered:
             async for uid in numbered:
                 yield uid
@@ -109,7 +109,7 @@ class ModalityWorklists:
                         yield uid
 
     async def _numbered(self, query: WorklistQuery) -> AsyncGenerator[str, None]:
-        """UIDs of workitems whose Scheduled Procedure Step ID is asked for."""
+        """UIDs of workitems whose Scheduled Procedure Step ID matches, if the query has such a key."""
         identifiers = query.identifiers
         if identifiers is None:
             return
@@ -123,7 +123,7 @@ class ModalityWorklists:
             await asyncio.sleep(0)
 
     def _tested(self, query: WorklistQuery, chunk: list[DataSet]) -> list[str]:
-        """Of some workitems the UIDs of those that fit. Runs in a thread, so that others have their turn."""
+        """UIDs of those workitems in a chunk that match. Runs in a thread, to leave the loop to others."""
         return [
             text(attributes, tags.SOP_INSTANCE_UID)
             for attributes in chunk

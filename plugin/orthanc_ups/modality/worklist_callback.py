@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Orthanc's callback for worklist queries on its own DICOM port.
 
-It runs on a thread of Orthanc, which may block. Nothing may be raised out of it: the modality would get an empty list
-with success, as if there were nothing to do.
+It runs on a thread of Orthanc, which may block. It must not raise: the modality would get an empty list with success,
+as if there were nothing to do.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Submit = Callable[[Coroutine[Any, Any, WorklistAnswers]], "Future[WorklistAnswer
 """Runs a coroutine on the worklist's loop."""
 
 Find = Callable[[DataSet], Coroutine[Any, Any, WorklistAnswers]]
-"""Looks a query up, on the loop."""
+"""Answers a query, on the loop."""
 
 
 def as_file(dataset: DataSet) -> bytes:
@@ -61,9 +61,9 @@ class WorklistRequests:
     """Answers Orthanc's worklist queries from the workitems, and from the folder of the worklists plugin.
 
     Attributes:
-        find: looks a query up in the worklist; None until it is open.
-        is_self_test: tells, and notes, that a query is our own test; on Orthanc's thread.
-        is_first: False if the worklists plugin was loaded before us, so that we are not asked.
+        find: answers a query from the worklist; None until it is open.
+        is_self_test: whether a query is our own test, which is noted; called on Orthanc's thread.
+        is_first: False if the worklists plugin was loaded before this one, which then gets no queries.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class WorklistRequests:
         *,
         is_first: bool = True,
     ) -> None:
-        """``of_the_site`` is called after us with the same arguments, as Orthanc takes one callback of all scripts."""
+        """``of_the_site`` is called afterwards with the same arguments: Orthanc accepts one callback of all scripts."""
         self._submit = submit
         self._bounds = Bounds(settings.maximum_nesting)
         self._max_size = settings.maximum_data_set_size
@@ -92,7 +92,7 @@ class WorklistRequests:
     def __call__(
         self, answers: WorklistAnswersCall, query: WorklistQueryCall, issuer: str, called: str
     ) -> None:
-        """Add every answer to a query of the AE title ``issuer``. Never raises."""
+        """Add all answers to a query of the AE title ``issuer``. Never raises."""
         if self._attempt("a self-test", lambda: self._is_self_test(query)):
             return
         complete = self._attempt("the workitems", lambda: self._from_workitems(answers, query, issuer))
@@ -111,7 +111,7 @@ class WorklistRequests:
             self._attempt("the worklist", lambda: _done(answers.WorklistMarkIncomplete))
 
     def _attempt(self, what: str, answer: Callable[[], bool]) -> bool:
-        """True if a source gave all of its answers."""
+        """True if a source has added all of its answers."""
         try:
             return answer()
         except Exception:

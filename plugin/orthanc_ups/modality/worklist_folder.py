@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The folder of Orthanc's worklists plugin (``Worklists.Database``), which Orthanc does not ask while it asks us."""
+"""The folder of Orthanc's worklists plugin (``Worklists.Database``), which gets no queries while this plugin does."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SUFFIX: Final = ".wl"
 
 
 class WorklistFolder:
-    """Files of worklist entries. They are read for each query, as they may change at any time."""
+    """Files of worklist entries. They are read for each query, because they may change at any time."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -24,7 +24,7 @@ class WorklistFolder:
         try:
             paths = sorted(path for path in self._folder.iterdir() if path.suffix.lower() == _SUFFIX)
         except OSError as error:
-            self._tell(self._folder, error)
+            self._log_once(self._folder, error)
             return
         self._unreadable.discard(self._folder)
         for path in paths:
@@ -33,11 +33,11 @@ class WorklistFolder:
             except FileNotFoundError:
                 continue
             except OSError as error:
-                self._tell(path, error)
+                self._log_once(path, error)
             else:
                 yield content
 
-    def _tell(self, path: Path, error: OSError) -> None:
+    def _log_once(self, path: Path, error: OSError) -> None:
         if path not in self._unreadable:
             self._unreadable.add(path)
             _log.error('Cannot read "%s" (Worklists.Database): %s', path, error.strerror)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A worklist query (PS3.4 K.6.1.2): what fits it, what is answered, and which workitems have to be looked at.
+"""A worklist query (PS3.4 K.6.1.2): what matches it, what is answered, and which workitems are candidates.
 
-Keys match as in any C-FIND of this plugin (``core/key_tests.py``): wildcards, ranges, names without regard to case,
-accents and component groups. An AE title matches as Orthanc compares AE titles.
+Keys match as in any C-FIND of this plugin (``core/key_tests.py``): wildcards, ranges, names regardless of case,
+accents and component groups. AE titles are compared as in Orthanc.
 """
 
 from __future__ import annotations
@@ -49,25 +49,25 @@ _SAME_IN_WORKITEMS: Final = (
     "00100040",
     "00380010",
 )
-"""Keys that ask the same of a workitem."""
+"""Keys that are the same in a query of workitems."""
 
 _OF_THE_STEP_IN_WORKITEMS: Final = {STEP_DESCRIPTION: tags.LABEL, PROTOCOL_CODES: tags.WORKITEM_CODE}
-"""Keys of the step that ask the same of another attribute of a workitem."""
+"""Keys of the step that are keys of another attribute in a query of workitems."""
 
 _Fits: TypeAlias = Callable[[DataSet, Zone], bool]
 
 
 class UnusableKey(ValueError):
-    """A key has a value that is none for its attribute; the text names it."""
+    """A key has a value that its attribute cannot have; the text names the key."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepIdentifiers:
-    """Which Scheduled Procedure Step IDs of ours a key asks for.
+    """The Scheduled Procedure Step IDs of this plugin that match a key.
 
     Attributes:
-        numbers: creation numbers of those that it names.
-        patterns: tests of identifiers, for each value with wildcards.
+        numbers: creation numbers in the values without wildcards.
+        patterns: for each value with wildcards a test of identifiers.
     """
 
     numbers: frozenset[int]
@@ -76,13 +76,13 @@ class StepIdentifiers:
     @classmethod
     def of_key(cls, dataset: DataSet, tag: str) -> StepIdentifiers:
         """Read the values of a key."""
-        written = [plain(value) for value in values(dataset, tag)]
-        numbers = (number_of(value) for value in written if not is_wild(value))
-        patterns = tuple(wildcard_test(value) for value in written if is_wild(value))
+        texts = [plain(value) for value in values(dataset, tag)]
+        numbers = (number_of(value) for value in texts if not is_wild(value))
+        patterns = tuple(wildcard_test(value) for value in texts if is_wild(value))
         return cls(frozenset(number for number in numbers if number is not None), patterns)
 
     def fit(self, number: int) -> bool:
-        """True if the ID of the workitem with this creation number fits a value with wildcards."""
+        """True if the ID with a creation number matches a value with wildcards."""
         identifier = step_id(number)
         return any(fits(identifier) for fits in self.patterns)
 
@@ -91,15 +91,11 @@ class WorklistQuery:
     """A compiled query.
 
     Attributes:
-        identifiers: which Scheduled Procedure Step IDs of ours may fit, or None if the query does not ask for any.
+        identifiers: Scheduled Procedure Step IDs that match; None if the query has no key for them.
     """
 
     def __init__(self, identifier: DataSet, stations: Stations, local: Zone) -> None:
-        """Compile an identifier. ``local`` is the zone of its dates and times.
-
-        Raises:
-            UnusableKey: nothing can fit it.
-        """
+        """Compile an identifier. ``local`` is the zone of its dates and times. Raises UnusableKey."""
         self._identifier = identifier
         self._stations = stations
         self._local = local
@@ -116,17 +112,17 @@ class WorklistQuery:
 
     @property
     def _station(self) -> str:
-        """The one AE title that is asked for, or ""."""
+        """The AE title in the query, "" if there is none or it has several or wildcards."""
         return _single(self._step, STATION_AE)
 
     def matches(self, answer: DataSet) -> bool:
-        """True if an answer fits every key."""
+        """True if an answer matches every key."""
         return all(fits(answer, self._local) for fits in self._tests)
 
     def completed(self, answer: DataSet) -> DataSet:
-        """The answer with the modality that is asked for, if nobody says what it is.
+        """The answer with the modality of the query, if the answer has none.
 
-        Only for a query that names the station: of whatever is scheduled there, it can only be that.
+        Only for a query that names the station: what is scheduled there can only be of that modality.
         """
         step, modality = items(answer, SCHEDULED_STEP)[0], _single(self._step, MODALITY)
         asks = modality and any(values(self._step, STATION_AE)) and not is_universal(self._asked_station())
@@ -138,13 +134,13 @@ class WorklistQuery:
         return text(self._step, STATION_AE).strip()
 
     def select(self, answer: DataSet) -> DataSet:
-        """The attributes that are asked for, empty if the answer has none (PS3.4 K.4.1.3.2)."""
+        """The requested attributes of an answer, empty where it has no value (PS3.4 K.4.1.3.2)."""
         return _selected(answer, self._identifier)
 
-    # --- which workitems to look at ---
+    # --- candidates ---
 
     def candidates(self, *, in_progress: bool) -> list[Query]:
-        """Queries of workitems that together find everything that may fit, beside what ``identifiers`` say."""
+        """Queries that together find all workitems that may match, except by ``identifiers``."""
         if self._asks_step:
             return []
         request: DataSet = {
@@ -154,11 +150,11 @@ class WorklistQuery:
         return [_query(identifier, self._local) for identifier in self._variants(base, request)]
 
     def numbered(self, *, in_progress: bool) -> Query:
-        """The workitems of which ``identifiers`` tell whether they may fit."""
+        """The query for workitems whose numbers are to be tested by ``identifiers``."""
         return _query(self._base(in_progress=in_progress), self._local)
 
     def _base(self, *, in_progress: bool) -> DataSet:
-        """Keys of workitems that every candidate fits."""
+        """Keys that every candidate matches."""
         states = [State.SCHEDULED.value, *([State.IN_PROGRESS.value] if in_progress else [])]
         base: DataSet = {tag: self._identifier[tag] for tag in _SAME_IN_WORKITEMS if self._asks(tag)}
         for tag, tag_of_workitem in _OF_THE_STEP_IN_WORKITEMS.items():
@@ -169,7 +165,7 @@ class WorklistQuery:
         return {**base, tags.STATE: element("CS", *states)}
 
     def _start(self) -> str:
-        """Dates of the start; of a single date together with the time."""
+        """The key for the start: the date or dates; a single date together with the time."""
         date, time = (text(self._step, tag).strip() for tag in (START_DATE, START_TIME))
         if "-" in date or not time:
             return date
@@ -193,7 +189,7 @@ class WorklistQuery:
         return [(key, {}), ({}, key)]
 
     def _by_station(self) -> list[DataSet]:
-        """Keys by which an index finds the workitems of the station, or of all stations of the modality."""
+        """Keys for the station, or for all stations of the modality, by which workitems are indexed."""
         modality = _single(self._step, MODALITY)
         if self._station:
             codes = self._stations.codes_of(self._station)
@@ -228,7 +224,7 @@ def _is_universal(dataset: DataSet, tag: str) -> bool:
 
 
 def _single(dataset: DataSet, tag: str) -> str:
-    """The value of a key that has exactly one, without wildcards; else ""."""
+    """The value of a key with a single value and no wildcards; else ""."""
     listed = values(dataset, tag)
     written = plain(listed[0]) if len(listed) == 1 else ""
     return "" if is_wild(written) else written
@@ -247,7 +243,7 @@ def _tests(identifier: DataSet, above: str, stations: Stations, local: Zone) -> 
 
 
 def _unless_foreign(tag: str, test: _Fits) -> _Fits:
-    """What is not in the mapping is a return key only, unless the workitem happens to hold it (PS3.4 C.2.2.1.3)."""
+    """A key for an attribute outside the mapping matches answers that lack the attribute (PS3.4 C.2.2.1.3)."""
     if tag in MAPPED:
         return test
     return lambda answer, zone: tag not in answer or test(answer, zone)

@@ -106,7 +106,7 @@ async def test_a_second_step_for_a_workitem_does_not_count() -> None:
     modality = Modality(desk)
     await modality.begin(item)
     await modality.begin(item, uid="2.25.502")
-    assert modality.note(uid="2.25.502") == "the workitem was IN PROGRESS already, by somebody else"
+    assert modality.note(uid="2.25.502") == "the workitem is already IN PROGRESS, by another performer"
     await modality.report(ended())
     assert (desk.state(), modality.note()) == ("COMPLETED", "")
 
