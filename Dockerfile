@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-# Orthanc of a Debian suite with the plugin. `docker/compose.yml` shows how it is run.
+# Orthanc of a Debian suite with the plugin. `docker/compose.yml` shows how to run it.
 ARG SUITE=forky
 
 FROM debian:${SUITE}-slim AS dependencies
@@ -15,7 +15,7 @@ RUN python3 -m compileall -q /opt/orthanc-ups/plugin
 
 FROM debian:${SUITE}-slim
 ARG DEBIAN_FRONTEND=noninteractive
-# python3-minimal is for the start and the health check; en_US.UTF-8 is the locale that Orthanc asks for.
+# python3-minimal is for the entry point and the health check; en_US.UTF-8 is the locale that Orthanc requires.
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends \
        ca-certificates locales orthanc orthanc-dicomweb orthanc-postgresql orthanc-python python3-minimal \

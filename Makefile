@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 # `make help` lists the targets.
 
-# Debian suite whose Orthanc `make run` starts, and those that the tests run on.
+# The Debian suite whose Orthanc `make run` starts, and the suites on which the tests run.
 SUITE ?= forky
 SUITES ?= forky trixie
 
@@ -22,11 +22,11 @@ help: ## list the targets
 run: ## start Orthanc with the plugin and orthanc.json (SUITE=forky or trixie, POSTGRESQL=1); data in .data/
 	@python3 tools/run.py --suite $(SUITE) $(if $(POSTGRESQL),--postgresql) orthanc.json
 
-demo: ## play the main job against the Orthanc of `make run`
+demo: ## run the main use case against the Orthanc of `make run`
 	@docker/native.sh python --suite $(SUITE) -m tools.demo
 
-# Three processes on two cores: two drive a real Orthanc each, and wait for it half of the time; the third computes.
-# Beside the lint, which takes one core, pytest compiles the tests for all three.
+# Three processes on two cores: two wait for a real Orthanc half of the time, while the third computes.
+# During the lint, which uses one core, pytest compiles the tests for all three.
 test: export PYTHONDONTWRITEBYTECODE :=
 test: $(READY) fetch programs ## everything that CI runs
 	@$(PYTHON) -m pytest --collect-only -qq > /dev/null & $(MAKE) --no-print-directory lint; status=$$?; wait; exit $$status
@@ -43,7 +43,7 @@ unit: $(READY) ## tests that need no Orthanc
 acceptance: $(READY) fetch programs ## tests on a real Orthanc of each suite (SUITES="forky trixie")
 	$(PYTHON) -m pytest -m "real and not torture"
 
-bench: $(READY) ## speed against floors and against the plugin as it was (PARTS="before size", SIZE=1000000)
+bench: $(READY) ## compare speed with floors and with an earlier plugin (PARTS="before size", SIZE=1000000)
 	ORTHANC_UPS_BENCH_SIZE=$(SIZE) $(PYTHON) -m tests.bench $(PARTS)
 
 torture: $(READY) fetch programs ## the long forms of the destruction and property tests
@@ -53,7 +53,7 @@ torture: $(READY) fetch programs ## the long forms of the destruction and proper
 fetch: ## download Orthanc for the tests
 	@set -e; for suite in $(SUITES); do docker/native.sh fetch --suite $$suite; done
 
-programs: $(READY) ## download what tests run beside Orthanc and this host has not: browser, nginx, PostgreSQL, DCMTK
+programs: $(READY) ## download what the tests run beside Orthanc and this host lacks: browser, nginx, PostgreSQL, DCMTK
 	@$(PYTHON) -m tests.support.programs
 
 dist: $(READY) ## build archive, wheel and their hashes in dist/
@@ -62,7 +62,7 @@ dist: $(READY) ## build archive, wheel and their hashes in dist/
 lock: $(READY) ## write requirements.lock from requirements.txt
 	@$(PYTHON) -m tools.lock
 
-# Podman leaves out the health check of an image that is not in Docker's format.
+# Podman drops the health check of an image that is not in Docker's format.
 image: ## build the image (SUITE=forky or trixie; DOCKER=podman)
 	BUILDAH_FORMAT=docker $(DOCKER) build --build-arg SUITE=$(SUITE) --build-arg VERSION=$(VERSION) \
 		--build-arg REVISION="$$(git rev-parse HEAD)" --build-arg CREATED="$$(git log -1 --format=%cI)" \
@@ -71,10 +71,10 @@ image: ## build the image (SUITE=forky or trixie; DOCKER=podman)
 statement: $(READY) ## write the tables of the DICOM conformance statement from the code
 	@PYTHONPATH=plugin $(PYTHON) -m tools.statement
 
-pythons: $(READY) ## lint, types and unit tests on each CPython from 3.11 to 3.14 that is there
+pythons: $(READY) ## lint, types and unit tests on each installed CPython from 3.11 to 3.14
 	@$(PYTHON) -m tools.pythons
 
-fresh: ## make empty Debian machines and do there what README says (needs root and mmdebstrap)
+fresh: ## follow README in empty Debian machines (needs root and mmdebstrap)
 	python3 -m tools.fresh
 
 clean: ## remove the tests' Python, caches and the data of `make run`
@@ -84,7 +84,7 @@ clean: ## remove the tests' Python, caches and the data of `make run`
 distclean: clean ## remove the downloaded Orthanc too
 	docker/native.sh forget
 
-# The pip is the one fetched along with Orthanc: a fresh host may have none.
+# Uses the pip fetched with Orthanc: a fresh host may have none.
 $(READY): requirements.txt requirements-dev.txt
 	@echo "Downloading pip and the Python packages of requirements-dev.txt into $(VENV), once"
 	python3 -m venv --without-pip $(VENV)

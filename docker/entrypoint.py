@@ -6,8 +6,8 @@
     ORTHANC__DICOM_MODALITIES='{"ct": …}'     an object; likewise lists, true, false
     ORTHANC__POSTGRESQL__PASSWORD_FILE=/run/secrets/database    the content of a file, as text
 
-Each ``__`` leads into a section, and a name is written with underscores. Variables win over the files of the
-configuration folder; of its files, the later one (by name) wins.
+Each ``__`` enters a section, and the words of a name are separated by underscores. Variables override the files of the
+configuration folder; of its files, the later ones (by name) override the earlier ones.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 FOLDER: Final = "/etc/orthanc-ups"
-WRITTEN: Final = Path(os.environ.get("ORTHANC_UPS_CONFIGURATION", "/tmp/orthanc-ups/orthanc.json"))  # noqa: S108
+CONFIGURATION: Final = Path(os.environ.get("ORTHANC_UPS_CONFIGURATION", "/tmp/orthanc-ups/orthanc.json"))  # noqa: S108
 PREFIX: Final = "ORTHANC__"
-OF_A_FILE: Final = "_FILE"
+FILE_SUFFIX: Final = "_FILE"
 PASSWORD: Final = "ORTHANC_UPS_PASSWORD"  # noqa: S105
-# Settings of Orthanc that are not written as their words would be.
+# Settings of Orthanc with unusual capitals.
 IRREGULAR: Final = (
     "PostgreSQL",
     "MySQL",
@@ -44,13 +44,13 @@ class ContainerError(Exception):
 
 
 def main(words: list[str]) -> NoReturn:
-    """Become Orthanc. Another configuration than that of the image is taken as it is, if no variable changes it."""
+    """Become Orthanc. A configuration other than the image's is used unchanged unless a variable overrides it."""
     try:
         if words == [FOLDER] or overrides_in(os.environ):
-            WRITTEN.parent.mkdir(parents=True, exist_ok=True)
-            WRITTEN.touch(mode=0o600)
-            WRITTEN.write_text(json.dumps(configuration(Path(words[0]), dict(os.environ)), indent=1))
-            words = [str(WRITTEN), *words[1:]]
+            CONFIGURATION.parent.mkdir(parents=True, exist_ok=True)
+            CONFIGURATION.touch(mode=0o600)
+            CONFIGURATION.write_text(json.dumps(configuration(Path(words[0]), dict(os.environ)), indent=1))
+            words = [str(CONFIGURATION), *words[1:]]
     except (ContainerError, OSError, ValueError) as error:
         sys.stderr.write(f"orthanc-ups: {error}\n")
         sys.exit(64)
@@ -58,10 +58,10 @@ def main(words: list[str]) -> NoReturn:
 
 
 def configuration(path: Path, environment: dict[str, str]) -> Json:
-    """Files and variables in one.
+    """Merge the files and the variables.
 
     Raises:
-        ContainerError: a file or a variable cannot be understood, or a password is missing.
+        ContainerError: a file or a variable is invalid, or the password is missing.
         OSError: a file cannot be read.
     """
     files = sorted(path.glob("*.json")) if path.is_dir() else [path]
@@ -75,19 +75,19 @@ def configuration(path: Path, environment: dict[str, str]) -> Json:
 
 
 def read(file: Path) -> Json:
-    """A configuration file of Orthanc: JSON with comments. Raises ContainerError, OSError."""
+    """Read a configuration file of Orthanc: JSON with comments. Raises ContainerError, OSError."""
     plain = _COMMENT_OR_STRING.sub(lambda match: match[0] if match[0][0] == '"' else " ", file.read_text())
     try:
         content = json.loads(plain)
     except ValueError as error:
-        raise ContainerError(f"{file} is no JSON: {error}") from error
+        raise ContainerError(f"{file} is not valid JSON: {error}") from error
     if not isinstance(content, dict):
-        raise ContainerError(f"{file} is no object of JSON")
+        raise ContainerError(f"{file} is not a JSON object")
     return content
 
 
 def overrides_in(environment: Any) -> dict[str, str]:
-    """The variables that are settings."""
+    """The environment variables that override settings."""
     return {name: text for name, text in sorted(environment.items()) if name.startswith(PREFIX)}
 
 
@@ -103,18 +103,18 @@ def _merge(base: Json, more: Json) -> None:
 
 
 def _set(section: Json, names: list[str], value: Any) -> None:
-    if names[-1].endswith(OF_A_FILE):
-        names = [*names[:-1], names[-1].removesuffix(OF_A_FILE)]
+    if names[-1].endswith(FILE_SUFFIX):
+        names = [*names[:-1], names[-1].removesuffix(FILE_SUFFIX)]
     for name in names[:-1]:
         inner = section.setdefault(key_of(name, section), {})
         if not isinstance(inner, dict):
-            raise ContainerError(f"{PREFIX}{'__'.join(names)}: {name} is no section")
+            raise ContainerError(f"{PREFIX}{'__'.join(names)}: {name} is not a section")
         section = inner
     section[key_of(names[-1], section)] = value
 
 
 def key_of(name: str, section: Json) -> str:
-    """``HTTP_PORT`` is ``HttpPort``, unless the section or Orthanc writes these words in another way."""
+    """``HTTP_PORT`` is ``HttpPort``, unless the section or Orthanc has these words with other capitals."""
     words = name.replace("_", "").lower()
     for key in (*section, *IRREGULAR):
         if key.lower() == words:
@@ -123,8 +123,8 @@ def key_of(name: str, section: Json) -> str:
 
 
 def _value(name: str, text: str) -> Any:
-    """JSON is taken as such, anything else as text; a file holds text, or an object or a list."""
-    if name.endswith(OF_A_FILE):
+    """JSON is parsed, anything else is text. The content of a file is parsed only if it is an object or a list."""
+    if name.endswith(FILE_SUFFIX):
         text = _content(name, text)
         if text[:1] not in ("{", "["):
             return text
@@ -132,7 +132,7 @@ def _value(name: str, text: str) -> Any:
         return json.loads(text)
     except ValueError as error:
         if text[:1] in ("{", "["):
-            raise ContainerError(f"{name} is no JSON: {error}") from error
+            raise ContainerError(f"{name} is not valid JSON: {error}") from error
         return text
 
 
@@ -144,21 +144,19 @@ def _content(name: str, path: str) -> str:
 
 
 def _require_password(result: Json, environment: dict[str, str]) -> None:
-    """Of the user ``admin``, where the configuration names no users."""
+    """Set the password of the user ``admin`` if the configuration names no users. Raises ContainerError."""
     if not result.get("AuthenticationEnabled") or result.get("RegisteredUsers"):
         return
     password = environment.get(PASSWORD, "")
-    if PASSWORD + OF_A_FILE in environment:
-        password = _content(PASSWORD + OF_A_FILE, environment[PASSWORD + OF_A_FILE])
+    if PASSWORD + FILE_SUFFIX in environment:
+        password = _content(PASSWORD + FILE_SUFFIX, environment[PASSWORD + FILE_SUFFIX])
     if not password:
         raise ContainerError(
-            f"set {PASSWORD} (or {PASSWORD}{OF_A_FILE}), the password of the user 'admin', or "
+            f"set {PASSWORD} (or {PASSWORD}{FILE_SUFFIX}), the password of the user 'admin', or "
             f"{PREFIX}REGISTERED_USERS, an object of users and passwords"
         )
     if _EXPANDED.search(password):
-        raise ContainerError(
-            f"{PASSWORD} may not contain ${{, which Orthanc would take for the name of a variable"
-        )
+        raise ContainerError(f"{PASSWORD} must not contain ${{, which Orthanc would expand as a variable")
     result["RegisteredUsers"] = {"admin": password}
 
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Exit code 0 if every server of the container answers, HTTP and DICOM, be it with a refusal, and the worklist is well:
-``/ups/health`` answers 503 while nothing can be stored.
+"""The container's health check: exit code 0 if every HTTP and DICOM server responds, even with a refusal, and the
+worklist is healthy. ``/ups/health`` answers 503 while nothing can be stored.
 
-Which they are says the configuration that the entry point wrote; ORTHANC_UPS_HEALTH_URLS names others, separated by
-spaces: ``http://``, ``https://``, ``dicom://HOST:PORT``.
+By default the servers are those of the configuration that the entry point wrote. ORTHANC_UPS_HEALTH_URLS overrides
+them, separated by spaces: ``http://``, ``https://``, ``dicom://HOST:PORT``.
 """
 
 import json
@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
-WRITTEN = Path(os.environ.get("ORTHANC_UPS_CONFIGURATION", "/tmp/orthanc-ups/orthanc.json"))  # noqa: S108
+CONFIGURATION = Path(os.environ.get("ORTHANC_UPS_CONFIGURATION", "/tmp/orthanc-ups/orthanc.json"))  # noqa: S108
 PATIENCE = 4.0
 APPLICATION_CONTEXT, VERIFICATION, IMPLICIT = (
     b"1.2.840.10008.3.1.1.1",
@@ -28,8 +28,8 @@ APPLICATION_CONTEXT, VERIFICATION, IMPLICIT = (
 
 
 def default_urls() -> list[str]:
-    """Of the ports that the configuration opens."""
-    configuration = json.loads(WRITTEN.read_text()) if WRITTEN.exists() else {}
+    """The URLs of the ports that the configuration opens."""
+    configuration = json.loads(CONFIGURATION.read_text()) if CONFIGURATION.exists() else {}
     ups = configuration.get("Ups", {})
     scheme = "https" if configuration.get("SslEnabled") else "http"
     urls = [f"{scheme}://127.0.0.1:{configuration.get('HttpPort', 8042)}/system"]
@@ -42,7 +42,7 @@ def default_urls() -> list[str]:
 
 
 def opener() -> urllib.request.OpenerDirector:
-    """Asks without a proxy, and takes any certificate: it names the outside host, not loopback."""
+    """Uses no proxy and accepts any certificate: the server's certificate is for its public name, not for loopback."""
     unchecked = ssl._create_unverified_context()  # noqa: S323
     return urllib.request.build_opener(
         urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=unchecked)
@@ -65,7 +65,7 @@ def association_request() -> bytes:
 
 
 def ask_dicom(host: str, port: int) -> None:
-    """Raises OSError unless the server answers, or closes: behind TLS it does not take our plain request."""
+    """Raises OSError unless the server answers, or closes the connection, as it does with plain requests under TLS."""
     with socket.create_connection((host, port), PATIENCE) as connection:
         connection.settimeout(PATIENCE)
         try:
@@ -87,7 +87,7 @@ def ask(url: str) -> None:
 
 
 def problem(url: str) -> str:
-    """What is wrong with the server, or an empty text."""
+    """What is wrong with the server; "" if nothing is."""
     try:
         ask(url)
     except urllib.error.HTTPError as error:

@@ -5,38 +5,37 @@
 # apt tools: no root, no Docker, nothing installed on the host.
 #
 #   docker/native.sh run    [--suite SUITE] CONFIG…   start Orthanc with exactly these configuration files
-#                                                     (options of Orthanc, such as --verbose, may stand among them)
+#                                                     (and options of Orthanc, such as --verbose)
 #   docker/native.sh fetch  [--suite SUITE]           only download, unpack and install
 #   docker/native.sh paths  [--suite SUITE]           print where things are, for `eval` in a shell
-#   docker/native.sh python [--suite SUITE] ARG…      the Python that Orthanc embeds, with our dependencies
-#   docker/native.sh pip    [--suite SUITE] PYTHON ARG…  a pip for another Python of this host
+#   docker/native.sh python [--suite SUITE] ARG…      the Python that Orthanc embeds, with the plugin's dependencies
+#   docker/native.sh pip    [--suite SUITE] PYTHON ARG…  run pip with another Python of this host
 #   docker/native.sh forget                           remove everything that was fetched
-#   docker/native.sh programs                         fetch the browser and the servers that tests want, and print where
+#   docker/native.sh programs                         fetch the browser and the servers that the tests use, and print where
 #                                                     they are, for `eval` (about 150 MB, once)
 #
 # SUITE is a Debian suite: forky (default) or trixie. The first call downloads about 70 MB; later
 # calls start at once. `run` becomes Orthanc itself: a signal sent to this script reaches Orthanc,
 # and Orthanc's exit code is this script's.
 #
-# A configuration file finds its way through three variables, which `run` sets and which Orthanc
-# expands inside any string of its configuration:
+# A configuration file can use three variables, which `run` sets and Orthanc expands inside any string:
 #   "Plugins": [ "${ORTHANC_PLUGINS:-/usr/share/orthanc/plugins}/libOrthancPython.so" ]
 #   "PythonScript": "${ORTHANC_UPS_HOME:-/opt/orthanc-ups}/plugin/ups_plugin.py"
 #   "StorageDirectory": "${ORTHANC_UPS_DATA:-/var/lib/orthanc-ups}"
-# The text after `:-` is what holds on a Debian host or in our image, where they are not set.
-# Several files are shown to Orthanc as one folder, as it takes one path only: then a relative path
-# inside them is not relative to the file.
+# The text after `:-` applies on a Debian host or in the project's image, where they are not set.
+# Several files are passed to Orthanc as one folder, because it accepts only one path: a relative path
+# inside them is then not relative to the file.
 #
 # Settings from the environment:
-#   ORTHANC_UPS_CACHE           where downloads are kept (default: ${XDG_CACHE_HOME:-~/.cache}/orthanc-ups,
-#                               for root /var/cache/orthanc-ups, as PostgreSQL runs as another user)
+#   ORTHANC_UPS_CACHE           the cache of downloads (default: ${XDG_CACHE_HOME:-~/.cache}/orthanc-ups,
+#                               for root /var/cache/orthanc-ups, because PostgreSQL runs as another user)
 #   ORTHANC_UPS_MORE_PACKAGES   further Debian packages for the tree, such as orthanc-postgresql (default: none)
 #   ORTHANC_UPS_SITE            folder of Python packages for Orthanc (default: requirements.txt, installed in the cache)
-#   ORTHANC_UPS_HOME            where plugin/ stands (default: this checkout)
-#   ORTHANC_UPS_DATA            where Orthanc keeps its data (default: .data/SUITE of this checkout)
-#   DEBIAN_MIRROR               base address of a Debian mirror (default: the one that this host's apt uses)
-#   DEBIAN_KEYRING              the keys that sign it (default: those of the package debian-archive-keyring)
-#   ORTHANC_UPS_ACCEPT_EXPIRED  1 accepts a mirror whose signed index is past its date
+#   ORTHANC_UPS_HOME            the folder that contains plugin/ (default: this checkout)
+#   ORTHANC_UPS_DATA            the folder for Orthanc's data (default: .data/SUITE of this checkout)
+#   DEBIAN_MIRROR               base URL of a Debian mirror (default: the one that this host's apt uses)
+#   DEBIAN_KEYRING              its signing keys (default: those of the package debian-archive-keyring)
+#   ORTHANC_UPS_ACCEPT_EXPIRED  1 accepts a mirror whose signed index has expired
 
 set -euo pipefail
 
@@ -46,16 +45,16 @@ readonly REQUIREMENTS="$HOME_DIR/requirements.txt"
 PACKAGES=(orthanc orthanc-python orthanc-dicomweb python3-minimal python3-pip-whl libc-bin locales)
 read -r -a more_packages <<<"${ORTHANC_UPS_MORE_PACKAGES:-}"
 readonly PACKAGES+=("${more_packages[@]}")
-# They run with the C library of this host, so their suite is the oldest one that the tests run on.
+# They use the C library of this host, so their suite is the oldest on which the tests run.
 readonly PROGRAMS_SUITE=bookworm
 readonly PROGRAMS=(chromium-headless-shell dcmtk fonts-dejavu-core fonts-vlgothic libatomic1 nginx-light postgresql-15)
-# What they depend on and the host has, or what tests never touch (no graphics card, no just-in-time compiler).
+# Their dependencies that the host has, or that the tests never use (no graphics card, no just-in-time compiler).
 readonly NOT_FETCHED=(
     adduser adwaita-icon-theme debconf dpkg hicolor-icon-theme init-system-helpers iproute2 libc-bin libc6
     libgl1-mesa-dri libllvm14 libllvm15 libperl5.36 locales openssl passwd perl perl-base perl-modules-5.36
     postgresql-client-common postgresql-common procps sensible-utils shared-mime-info ssl-cert systemd tar ucf
     x11-common x11-utils xdg-utils xkb-data)
-# Raised whenever this script unpacks something in another way, so that older trees are made anew.
+# Increase this number whenever this script unpacks something differently: older trees are then replaced.
 readonly TREE_FORMAT=1
 readonly KEEP_UNUSED_DAYS=7
 
@@ -89,7 +88,7 @@ locate_trees() {
     site="$suite_dir/site-$site_key"
 }
 
-# Sets what depends on the unpacked tree: versions stand in names there.
+# Sets the paths that depend on the unpacked tree, whose names contain versions.
 locate_programs() {
     local libraries="$root/usr/lib/x86_64-linux-gnu" interpreters wheels
     interpreters=("$root"/usr/bin/python3.[0-9]*)
@@ -107,7 +106,7 @@ dicom_dictionaries() {
     find "$root/usr/share" \( -name dicom.dic -o -name private.dic \) | sort | paste -sd:
 }
 
-# Everything in the tree that looks for files under /usr is pointed into the tree.
+# Points programs that look for files under /usr into the tree.
 enter_tree() {
     unset LD_PRELOAD LD_LIBRARY_PATH PYTHONSTARTUP PYTHONDONTWRITEBYTECODE
     export PYTHONHOME="$root/usr" PYTHONPATH="${ORTHANC_UPS_SITE-$site}" PYTHONTZPATH="$root/usr/share/zoneinfo"
@@ -125,16 +124,16 @@ require_host() {
     for tool in apt-get dpkg-deb flock sha256sum tar find; do
         command -v "$tool" >/dev/null || die "needs the command '$tool' (Debian packages apt, dpkg, util-linux, coreutils, tar, findutils)"
     done
-    [[ -e /etc/ssl/certs/ca-certificates.crt ]] || die "needs the package ca-certificates, to tell whom pip talks to"
+    [[ -e /etc/ssl/certs/ca-certificates.crt ]] || die "needs the package ca-certificates, with which pip verifies servers"
 }
 
-# The host's own apt knows its mirror, however that is written down.
+# Asks the host's apt for its mirror, whatever the format of its configuration.
 find_mirror() {
     # shellcheck disable=SC2016  # apt-get expands these names, not the shell
     local fields='$(REPO_URI) $(RELEASE) $(COMPONENT)'
     mirror="${DEBIAN_MIRROR:-$(apt-get indextargets --no-release-info --format "$fields" 'Created-By: Packages' |
         awk '$3 == "main" && $2 !~ /-security/ && $1 ~ /\/debian\/?$/ { print $1; exit }')}"
-    [[ -n "$mirror" ]] || die "no Debian mirror in this host's apt configuration (on Ubuntu there is none): install the package debian-archive-keyring and set DEBIAN_MIRROR to the base address of a mirror"
+    [[ -n "$mirror" ]] || die "no Debian mirror in this host's apt configuration (on Ubuntu there is none): install the package debian-archive-keyring and set DEBIAN_MIRROR to the base URL of a mirror"
 }
 
 find_keyring() {
@@ -144,8 +143,8 @@ find_keyring() {
     die "no keys of the Debian archive: install the package debian-archive-keyring or set DEBIAN_KEYRING"
 }
 
-# A private apt: its lists, archives and package status (what it takes for installed) stand in $1; proxy,
-# certificates and credentials are the host's.
+# A private apt, with its lists, archives and package status (what counts as installed) in $1; proxy, certificates
+# and credentials are the host's.
 write_apt_configuration() {
     local apt="$1"
     mkdir -p "$apt/lists/partial" "$apt/archives/partial"
@@ -183,12 +182,12 @@ update_package_lists() {
     LC_ALL=C apt-get -c "$apt/apt.conf" update --quiet --error-on=any >"$log" 2>&1 && return
     grep '^[EW]:' "$log" >&2 || true
     if grep -q -i -E 'expired|not valid yet|no longer valid' "$log"; then
-        die "the mirror's index of $suite is out of date (or this host's clock is wrong); set ORTHANC_UPS_ACCEPT_EXPIRED=1 to use it all the same"
+        die "the mirror's index of $suite is out of date (or this host's clock is wrong); set ORTHANC_UPS_ACCEPT_EXPIRED=1 to use it anyway"
     fi
     die "cannot read the package lists of $suite from $mirror"
 }
 
-# Documentation, translations and build files are left in the packages.
+# Documentation, translations and build files are not unpacked.
 unpack() {
     dpkg-deb --fsys-tarfile "$1" | tar -x -C "$root" --no-same-owner --no-same-permissions --keep-directory-symlink \
         --exclude='./usr/share/doc' --exclude='./usr/share/man' --exclude='./usr/share/locale' \
@@ -201,7 +200,7 @@ make_locale() {
         -i en_US -f UTF-8 "$root/usr/lib/locale/en_US.UTF-8" || say "no locale en_US.UTF-8: Orthanc uses the host's"
 }
 
-# Downloads packages of $suite, with all that they need but NOT_FETCHED, and unpacks them into $root.
+# Downloads packages of $suite and their dependencies, except NOT_FETCHED, and unpacks them into $root.
 fetch_packages() {
     local apt="$suite_dir/apt" package
     find_mirror
@@ -214,7 +213,7 @@ fetch_packages() {
         printf 'Package: %s\nStatus: install ok installed\nArchitecture: all\nMulti-Arch: foreign\nVersion: 9999\n\n' \
             "${NOT_FETCHED[@]}" >"$apt/status"
     fi
-    # What apt says about it is hundreds of lines, of which one tells a user something.
+    # apt prints hundreds of lines, of which one is useful to a user.
     if ! LC_ALL=C apt-get -c "$apt/apt.conf" install --quiet --yes --download-only --no-install-recommends "$@" \
             >"$apt/download.log" 2>&1; then
         grep -E '^([EW]:|Err:|  )' "$apt/download.log" >&2 || true
@@ -233,7 +232,7 @@ fetch_root() {
     touch "$root/complete"
 }
 
-# The import at the end proves the installation and leaves compiled modules for a quick start.
+# The import at the end checks the installation and compiles the modules for a quick start.
 fetch_site() {
     say "installing requirements.txt (about 15 MB) into $site"
     rm -rf "$site"
@@ -247,7 +246,7 @@ fetch_site() {
     touch "$site/complete"
 }
 
-# Trees of older pins go once nobody has used them for a while; a running Orthanc holds its lock.
+# Trees of older pins are removed when they have not been used for a while; a running Orthanc holds their locks.
 remove_unused_trees() {
     local tree
     while IFS= read -r tree; do
@@ -309,7 +308,7 @@ read_run_words() {
     if ((${#files[@]} > 1)); then gather "${files[@]}"; fi
 }
 
-# Makes a folder of links that is named after this process, which becomes Orthanc; ended ones' go.
+# Makes a folder of links, named after this process, which becomes Orthanc; folders of ended processes are removed.
 gather() {
     local number=0 file old
     for old in "$suite_dir"/configuration-*; do
@@ -326,7 +325,7 @@ gather() {
 run() {
     fetch
     read_run_words "$@"
-    # Inherited by Orthanc: while it runs, nobody removes these trees.
+    # Orthanc inherits these locks: while it runs, the trees are not removed.
     exec {root_in_use}<"$root/complete" {site_in_use}<"$site/complete"
     flock --shared "$root_in_use"
     flock --shared "$site_in_use"
@@ -342,7 +341,7 @@ run_python() {
 
 # For a host that has Python without pip.
 run_pip() {
-    (($# > 0)) || die "pip needs the Python that shall run it"
+    (($# > 0)) || die "pip needs the Python to run it with"
     fetch
     exec "$1" "$pip" "${@:2}"
 }

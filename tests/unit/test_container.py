@@ -85,9 +85,9 @@ def test_the_password_may_come_from_a_file_and_hold_quotes(folder: Path, tmp_pat
     ("variables", "reason"),
     [
         ({}, "set ORTHANC_UPS_PASSWORD"),
-        ({"ORTHANC_UPS_PASSWORD": "a${HOME}"}, "may not contain"),
-        ({"ORTHANC__UPS__USERS": "[{"}, "ORTHANC__UPS__USERS is no JSON"),
-        ({"ORTHANC__NAME__FIRST": "x"}, "NAME is no section"),
+        ({"ORTHANC_UPS_PASSWORD": "a${HOME}"}, "must not contain"),
+        ({"ORTHANC__UPS__USERS": "[{"}, "ORTHANC__UPS__USERS is not valid JSON"),
+        ({"ORTHANC__NAME__FIRST": "x"}, "NAME is not a section"),
         ({"ORTHANC__NAME_FILE": "/nowhere"}, "ORTHANC__NAME_FILE: .*nowhere"),
     ],
 )
@@ -125,7 +125,7 @@ def test_the_health_check_asks_the_ports_of_the_configuration(
     written.write_text(
         json.dumps(configuration(folder, ORTHANC__UPS__HTTP_PORT="9043", ORTHANC__SSL_ENABLED="true"))
     )
-    monkeypatch.setattr(healthcheck, "WRITTEN", written)
+    monkeypatch.setattr(healthcheck, "CONFIGURATION", written)
     assert healthcheck.default_urls() == [
         "https://127.0.0.1:8042/system",
         "dicom://127.0.0.1:4242",
