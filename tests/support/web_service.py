@@ -168,7 +168,7 @@ class WebService(WebClient):
         sessions = WebSocketSessions(
             self.sockets,
             self.service.delivery.replay,
-            self.service.delivery.seen,
+            self.service.delivery.retry_soon,
             authorization.query_tokens,
         )
         parts = HttpParts(handler, sessions, authorization, rights)

@@ -21,7 +21,7 @@ class Progress:
 
     Attributes:
         cursor: everything up to this sequence is delivered, dead or dropped; None for a live-only endpoint.
-        dropped: sequences behind the cursor that an operator dropped.
+        dropped: sequences after the cursor that an operator dropped.
         tally: see ``Tally.document``.
     """
 

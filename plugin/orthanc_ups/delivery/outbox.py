@@ -364,8 +364,8 @@ class Delivery:
 
     # --- calls of the interfaces ---
 
-    def seen(self, receiving_ae: str) -> None:
-        """Retry soon: the AE is alive (it opened an association or a WebSocket, or answered an echo)."""
+    def retry_soon(self, receiving_ae: str) -> None:
+        """End back-off for an AE that seems to be alive, such as one that opened an association or a WebSocket."""
         for worker in self.workers(receiving_ae):
             worker.hurry()
 

@@ -65,7 +65,7 @@ class Backoff:
         self._hurried = False
 
     def failed(self) -> float:
-        """Note that the attempt failed; return the seconds until the next, at most 0.2 after a ``hurry`` meanwhile."""
+        """Note that the attempt failed; return the seconds until the next, at most 0.2 if ``hurry`` was called."""
         settings = self._settings
         longer = self._pause * settings.retry_factor if self._pause else settings.retry_first
         self._pause = max(min(longer, settings.retry_maximum), 0.001)

@@ -116,9 +116,9 @@ def volatile_of(workitem: Workitem, local: Zone) -> Volatile:
     """The volatile columns of a workitem."""
     attributes = workitem.attributes
     east = zone(text(attributes, tags.TIMEZONE_OFFSET)) if tags.TIMEZONE_OFFSET in attributes else None
-    here = local if east is None else east
+    own_zone = local if east is None else east
     start, completion, modification, expiration = (
-        moment("DT", value(attributes, tag), here) for tag in _DATE_TIMES
+        moment("DT", value(attributes, tag), own_zone) for tag in _DATE_TIMES
     )
     ranks = state, priority, readiness = tuple(_rank(attributes, tag) for tag in RANKS)
     return Volatile(

@@ -299,8 +299,8 @@ def _within(column: str, start: str) -> Sql:
     if last < 0:
         return Sql(f"{column} >= ?", (start,))
     follower = ord(start[last]) + 1
-    behind = start[:last] + chr(_SURROGATES.stop if follower in _SURROGATES else follower)
-    return Sql(f"{column} >= ? AND {column} < ?", (start, behind))
+    end = start[:last] + chr(_SURROGATES.stop if follower in _SURROGATES else follower)
+    return Sql(f"{column} >= ? AND {column} < ?", (start, end))
 
 
 # --- the plan ---

@@ -254,7 +254,7 @@ class OpenWorklist:
     def _seen(self, ae_title: str) -> None:
         """Deliver what waits for an AE that has shown that it is alive."""
         if self.service is not None:
-            self.service.delivery.seen(self._node.titles.spelled(ae_title))
+            self.service.delivery.retry_soon(self._node.titles.spelled(ae_title))
 
     def _warn_of_unknown_receivers(self, receivers: KnownReceivers) -> None:
         titles = map(self._node.titles.spelled, self._node.settings.status_change_receivers)

@@ -127,7 +127,7 @@ class Delivering(RuleBasedStateMachine):
 
     @rule(receiver=st.sampled_from(AES))
     def is_seen(self, receiver: str) -> None:
-        self.bench.delivery.seen(receiver)
+        self.bench.delivery.retry_soon(receiver)
         self.do(settle())
 
     @rule(receiver=st.sampled_from(["BOTH", "SOCKET"]))

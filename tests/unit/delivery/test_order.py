@@ -134,8 +134,8 @@ def test_an_ae_that_is_seen_is_tried_at_once() -> None:
         await bench.offer(event(1, "A", "B"))
         await bench.clock.advance(60.0)
         channel.down.clear()
-        bench.delivery.seen("A")
-        bench.delivery.seen("UNKNOWN")
+        bench.delivery.retry_soon("A")
+        bench.delivery.retry_soon("UNKNOWN")
         await settle()
         assert channel.sequences("A") == [1] and channel.sequences("B") == []
 
@@ -149,7 +149,7 @@ def test_a_socket_that_is_opened_gets_what_waited_for_an_ae_without_another_chan
         await bench.offer(*(event(number, "A") for number in range(1, 200)))
         await bench.clock.advance(3_600.0)
         channel.ae_titles.add("A")
-        bench.delivery.seen("A")
+        bench.delivery.retry_soon("A")
         await settle()
         assert channel.sequences("A") == list(range(1, 200))
 
@@ -163,13 +163,13 @@ def test_an_ae_with_an_address_and_a_socket_is_told_on_both_and_the_socket_start
         bench = Bench(address, channel)
         await bench.offer(event(1, "A"))
         channel.ae_titles.add("A")
-        bench.delivery.seen("A")
+        bench.delivery.retry_soon("A")
         await bench.offer(event(2, "A"))
         assert channel.sequences("A") == [2]
         channel.ae_titles.clear()
         await bench.offer(event(3, "A"))
         channel.ae_titles.add("A")
-        bench.delivery.seen("A")
+        bench.delivery.retry_soon("A")
         await bench.offer(event(4, "A"))
         assert channel.sequences("A") == [2, 4]
         address.down.clear()
@@ -220,7 +220,7 @@ def test_an_ae_that_loses_its_address_is_told_by_socket_what_waited() -> None:
         await bench.clock.advance(10.0)
         assert not bench.delivery.settled(event(1, "A"))
         channel.ae_titles.add("A")
-        bench.delivery.seen("A")
+        bench.delivery.retry_soon("A")
         await settle()
         assert channel.sequences("A") == [1, 2] and bench.delivery.settled(event(2, "A"))
 
@@ -324,7 +324,7 @@ def test_a_newer_status_change_replaces_the_one_that_waits() -> None:
         bench = Bench(channel)
         await bench.offer(restarted(1, "A"), restarted(2, "A"))
         channel.ae_titles.add("A")
-        bench.delivery.seen("A")
+        bench.delivery.retry_soon("A")
         await settle()
         assert channel.sequences("A") == [2]
 

@@ -185,7 +185,7 @@ def test_an_address_that_went_away_while_stopped_hands_over_to_the_websocket() -
         await bench.restart(stored)
         assert not bench.delivery.settled(event(2, "A")) and bench.delivery.settled(event(1, "A"))
         channel.ae_titles.add("A")
-        bench.delivery.seen("A")
+        bench.delivery.retry_soon("A")
         await settle()
         assert channel.sequences("A") == [2]
 

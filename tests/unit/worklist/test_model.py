@@ -254,7 +254,7 @@ class Working(RuleBasedStateMachine):
         async def back() -> None:
             self.desk.channel.down.clear()
             for ae in AES:
-                self.desk.service.delivery.seen(ae)
+                self.desk.service.delivery.retry_soon(ae)
             await self.desk.pass_by(0.5)
 
         self.run(back())
@@ -313,7 +313,7 @@ class Working(RuleBasedStateMachine):
         async def end() -> None:
             self.desk.channel.down.clear()
             for ae in AES:
-                self.desk.service.delivery.seen(ae)
+                self.desk.service.delivery.retry_soon(ae)
             await self.desk.pass_by(1.0)
 
         try:
