@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What the header of a request tells about its sender.
+"""Reads the sender of a request from its header.
 
 A client usually sends the same header fields with each request of a connection, so they are parsed once and remembered
 for as long as the connection lasts.
@@ -33,8 +33,8 @@ class Caller:
         headers: by lower-case name; the values of a repeated one joined (RFC 9110 §5.3).
         cors: headers for every answer.
         service: base URI of the service as they see it, without a trailing slash; ``web_socket_service`` likewise.
-        credentials: what Orthanc is asked with.
-        is_local: True if they are on this very host.
+        credentials: sent to Orthanc, which decides whether they are admitted.
+        is_local: True if they are on this host.
     """
 
     raw: tuple[tuple[bytes, bytes], ...]

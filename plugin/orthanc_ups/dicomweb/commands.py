@@ -97,7 +97,7 @@ def _create(call: CommandCall) -> Command:
     sop_class = _taken(attributes, tags.SOP_CLASS_UID, _AFFECTED_SOP_CLASS)
     if sop_class and sop_class != tags.PUSH:
         _check_class(call, sop_class)
-        attributes[tags.SOP_CLASS_UID] = element("UI", sop_class)  # which the worklist corrects and tells
+        attributes[tags.SOP_CLASS_UID] = element("UI", sop_class)  # which the worklist corrects and reports
     inside = _taken(attributes, tags.SOP_INSTANCE_UID, _AFFECTED_SOP_INSTANCE)
     uid = _same("the SOP Instance UID", uid_text, inside)
     if not uid:
@@ -154,7 +154,7 @@ def _subscribe(call: CommandCall) -> Command:
 
 
 def _key_warnings(keys: DataSet, mechanisms: Mechanisms) -> list[str]:
-    """Warnings about keys; malformed ones have none, as the worklist refuses them."""
+    """Warnings about keys; malformed ones have none, because the worklist refuses them."""
     try:
         return key_warnings(Query.of(keys, mechanisms=mechanisms))
     except UpsError:
@@ -253,10 +253,10 @@ def _lock(text: str | None) -> bool:
 
 
 def _check_unfiltered(call: CommandCall, body: DataSet) -> None:
-    """Refuse a filter that would be ignored, as its sender relies on it."""
+    """Refuse a filter that would be ignored, because its sender relies on it."""
     own = supported(Service.SUBSCRIBE) - {"filter"} | set(call.tokens)
-    others = [name for name, _ in call.parameters.without(own)]
-    keys = [name for name in others if name.lower() == "filter" or is_attribute(name)]
+    names = [name for name, _ in call.parameters.without(own)]
+    keys = [name for name in names if name.lower() == "filter" or is_attribute(name)]
     key = unexpected(body, (), lenient=not call.strict, keys=True)
     if key:
         keys.append(key)

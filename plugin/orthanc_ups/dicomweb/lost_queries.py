@@ -40,7 +40,7 @@ def without_transaction_uid() -> str:
 
 
 def without_requester(ae: str) -> str:
-    """Request Cancellation without requester, whom the performer is told."""
+    """Request Cancellation without a requester."""
     return (
         f"No requester has arrived, so the performer is told {ae}: {_CURE}. "
         f"Send it at the end of the path (cancelrequest/AETITLE) or in the {_HEADER}."

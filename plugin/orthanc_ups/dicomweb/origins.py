@@ -28,22 +28,22 @@ class Origins:
         self._allowed = frozenset(origin.rstrip("/").lower() for origin in allowed)
 
     def is_foreign(self, headers: Mapping[str, str], service: str) -> bool:
-        """True if the request comes from a page of an origin that is neither ours nor allowed.
+        """True if the request comes from a page of an origin that is neither the service's own nor allowed.
 
-        Without Origin, which browsers send with whatever changes something, Sec-Fetch-Site decides.
+        Without Origin, which browsers send with every unsafe method, Sec-Fetch-Site decides.
         """
         origin = headers.get("origin")
         if self._everybody or (origin or "").lower() in self._allowed:
             return False
         if origin is None:
             return headers.get("sec-fetch-site", "none") not in ("same-origin", "none")
-        # A page of another origin cannot send X-Forwarded-Host without a preflight, so it may be believed here.
+        # A page of another origin cannot send X-Forwarded-Host without a preflight, so it can be trusted here.
         hosts = (headers.get("host", ""), headers.get("x-forwarded-host", "").split(",")[0].strip())
-        ours = {_authority(service), *(_authority(f"http://{host}") for host in hosts if host)}
-        return _authority(origin) not in ours - {""}
+        own = {_authority(service), *(_authority(f"http://{host}") for host in hosts if host)}
+        return _authority(origin) not in own - {""}
 
     def check(self, method: str, headers: Mapping[str, str], service: str) -> None:
-        """Refuse what a foreign page may not do, on any port. Raises HttpProblem 403."""
+        """Refuse unsafe methods of foreign pages, on any port. Raises HttpProblem 403."""
         if method not in _SAFE and self.is_foreign(headers, service):
             raise foreign(headers)
 

@@ -184,7 +184,7 @@ def ignored_warning(names: Iterable[str]) -> str:
 
 
 def key_warnings(query: Query) -> list[str]:
-    """What to tell a client of keys that do not narrow, and of those that nothing can fit."""
+    """Warnings about keys that were not used, and about keys that no workitem can match."""
     warnings = []
     if query.unsupported:
         names = ", ".join(map(_spelled, query.unsupported))
@@ -194,7 +194,7 @@ def key_warnings(query: Query) -> list[str]:
 
 
 def _spelled(path: str) -> str:
-    """A key by keywords, and by tag for who wrote it so: ``QueryRetrieveLevel (0008,0052)``."""
+    """A key as keywords, with its tag: ``QueryRetrieveLevel (0008,0052)``."""
     *above, tag = path.split(".")
     name = ".".join(keyword_of(part) or part for part in (*above, tag))
     return f"{name} ({tag[:4]},{tag[4:]})"
@@ -205,7 +205,7 @@ def _spelled(path: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SearchArguments:
-    """What a Search asks for (PS3.18 §11.9.1).
+    """The arguments of a Search (PS3.18 §11.9.1).
 
     Attributes:
         identifier: the match parameters as in C-FIND.

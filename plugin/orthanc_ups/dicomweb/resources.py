@@ -32,7 +32,7 @@ class ResourceKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """One resource: ``uid`` and ``ae`` are what its path names, or empty."""
+    """A resource; ``uid`` and ``ae`` are from its path, or empty."""
 
     kind: ResourceKind
     uid: str = ""

@@ -24,7 +24,7 @@ _NOBODY_IN_PARTICULAR: Final = "UPS-RS"
 
 
 class Rights:
-    """Without ``Ups.Users`` everybody whom Orthanc lets in may use any AE title."""
+    """The AE titles that users may use. Without ``Ups.Users``, every user that Orthanc admits may use any."""
 
     def __init__(self, users: Mapping[str, tuple[str, ...]], titles: AeTitles) -> None:
         self._users = users
@@ -81,15 +81,15 @@ class Rights:
         return tuple(dict.fromkeys(title for title in self._titles(user) if title != ANYONE))
 
     def operator(self, user: str | None, worklist_ae: str, reason: str = "") -> Requester:
-        """Who asks on the page: the first AE title of the user; the worklist's own for any AE title and for none."""
+        """The requester of an action on the page: the user's first AE title, or the worklist's for any and for none."""
         first = next(iter(self._titles(user)), ANYONE)
         return Requester(worklist_ae if first == ANYONE else first, "page", user, reason)
 
     def requester(self, user: str | None, ae_title: str | None) -> Requester:
-        """Who asks: the AE title that the request names, else the first of the user, else the user's name.
+        """The requester of a command: the AE title in the request, else the first of the user, else the user's name.
 
         Raises:
-            HttpProblem: 400 if what is named is no AE title.
+            HttpProblem: 400 if the request has an invalid AE title.
             UpsError: 0124 (403) if the user may not use it, or none at all.
         """
         if ae_title:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""HTTPS and WSS with the settings of Orthanc's own HTTP server (``SslEnabled`` and what goes with it)."""
+"""HTTPS and WSS with the settings of Orthanc's own HTTP server (``SslEnabled`` and related settings)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 
 from ..settings import OrthancSettings
 
-_TLS_1_3_ONLY: Final = 5  # of SslMinimumProtocolVersion; everything less means TLS 1.2 here
+_TLS_1_3_ONLY: Final = 5  # of SslMinimumProtocolVersion; lower values mean TLS 1.2 here
 
 
 class WebTlsError(Exception):

@@ -40,7 +40,7 @@ from .rights import Rights
 from .text_cache import TextCache
 
 _log = logging.getLogger("orthanc_ups.dicomweb.ups_rs")
-_XML: Final = (DICOM_XML, MULTIPART_XML)  # written in a thread, as it takes its time
+_XML: Final = (DICOM_XML, MULTIPART_XML)  # written in a thread, because it takes long
 _LARGE: Final = 512 * 1024  # bytes of JSON; beyond, a thread finishes it
 _UNHARMED: Final = "internal server error; the worklist is unharmed; see Orthanc's log"
 
@@ -99,7 +99,7 @@ class UpsRs:
     async def _answered(
         self, request: WebRequest, resource: Resource, service: Service | None, warnings: list[str]
     ) -> WebResponse:
-        """Answer, or raise what ``answer`` turns into a refusal; ``warnings`` are told in both cases."""
+        """Answer, or raise what ``answer`` turns into a refusal; ``warnings`` are reported in both cases."""
         parameters = Parameters.of(request.query)
         if request.method == "OPTIONS":
             warnings.append(ignored_warning(parameters.unsupported(None, self._tokens)))

@@ -25,7 +25,7 @@ from .websocket_connection import LINGER, Connection, Numbered, SocketLimits
 
 _log = logging.getLogger("orthanc_ups.dicomweb.web_socket")
 _REMEMBERED: Final = 1024  # encoded events
-_FIRST_ANSWER: Final = 0.5  # seconds for the socket that was asked first; then all are
+_FIRST_ANSWER: Final = 0.5  # seconds for the socket that is pinged first; then all are
 
 
 class _Batch:
@@ -34,7 +34,7 @@ class _Batch:
     Attributes:
         number: pings with greater numbers were sent after it.
         holders: the sockets that got it, or will get it after their replay.
-        witness: the socket that was asked first.
+        witness: the socket that was pinged first.
     """
 
     def __init__(self, events: Numbered, number: int) -> None:
@@ -75,7 +75,7 @@ class WebSocketChannel:
         self._number = 0
         self._sweeper: asyncio.Task[None] | None = None
 
-    # --- what delivery asks ---
+    # --- the channel of delivery ---
 
     def serves(self, receiving_ae: str) -> bool:
         """True if a socket of the AE is open."""
@@ -88,7 +88,7 @@ class WebSocketChannel:
             Unreachable: no socket is open, or none confirmed in time (they are cut off then).
         """
         batch = _Batch(self._numbered(events[: self._slice]), self._next_number())
-        self._fence()  # nothing is waited for between this and the first byte
+        self._fence()  # nothing is awaited between this and the first byte
         self._batches[receiving_ae] = batch
         try:
             for connection in list(self._open.get(receiving_ae, ())):

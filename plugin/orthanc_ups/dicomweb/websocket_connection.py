@@ -91,12 +91,12 @@ class Connection:
 
     @property
     def is_prompt(self) -> bool:
-        """True if it is live and owes no pong: of such sockets one is as good as another."""
+        """True if it is live and no pong is outstanding; all such sockets are equally good."""
         return not self._pings and self._backlog is None
 
     @property
     def doubt(self) -> tuple[bool, bool, int]:
-        """A number that is lower the sooner the peer is likely to confirm: live, no pong outstanding, little lag."""
+        """A sort key, lower for a peer that is likely to confirm sooner: live, no pong outstanding, little lag."""
         return self._backlog is not None, bool(self._pings), self.lag
 
     def has_confirmed(self, number: int, *, live: bool = True) -> bool:
@@ -160,7 +160,7 @@ class Connection:
         """Answer a ping of the peer."""
         self._write(frames.pong(payload))
 
-    # --- living and dying ---
+    # --- liveness ---
 
     def is_overdue(self, now: float) -> bool:
         """True if a ping was not answered in time."""
@@ -174,7 +174,7 @@ class Connection:
 
     @property
     def is_far_ahead(self) -> bool:
-        """True if so much was written since the last ping that the peer should be asked now."""
+        """True if so much was written since the last ping that another one is due."""
         return self._written - self._pinged > self._limits.events // 4
 
     def end(self) -> None:
