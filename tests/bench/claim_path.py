@@ -21,7 +21,7 @@ sys.path[:0] = [str(PLUGIN)]
 from tests.support.delivery import settle  # noqa: E402
 from tests.support.dimse_client import UpsClient  # noqa: E402
 from tests.support.dimse_server import DimseRig  # noqa: E402
-from tests.support.service import TRANSACTION, Desk  # noqa: E402
+from tests.support.service import TRANSACTION, ServiceRig  # noqa: E402
 from tests.support.workitems import uid  # noqa: E402
 
 PACKAGE = str(PLUGIN / "orthanc_ups")
@@ -74,13 +74,13 @@ def depth_in_package(frame: FrameType) -> int:
     return depth
 
 
-async def prepared() -> Desk:
-    desk = Desk("A")
-    await desk.start()
-    await desk.subscribe("A", lock=False)
-    await desk.create(1)
+async def prepared() -> ServiceRig:
+    service = ServiceRig("A")
+    await service.start()
+    await service.subscribe("A", lock=False)
+    await service.create(1)
     await settle()
-    return desk
+    return service
 
 
 def main() -> None:
@@ -90,15 +90,15 @@ def main() -> None:
         sys.setprofile(function)
 
     with DimseRig() as rig:
-        desk = rig.loop.run(prepared())
-        rig.worklist.execute = desk.service.worklist.execute  # type: ignore[method-assign]
+        service = rig.loop.run(prepared())
+        rig.worklist.execute = service.service.worklist.execute  # type: ignore[method-assign]
         with UpsClient(rig.port) as client:
             rig.loop.run(profile(trace))
             answer = client.change_state(uid(1), "IN PROGRESS", TRANSACTION)
             rig.loop.run(settle())
             rig.loop.run(profile(None))
         assert answer.code == 0, answer
-        rig.loop.run(desk.service.stop())
+        rig.loop.run(service.service.stop())
     if "--calls" in sys.argv:
         print(trace.in_order())
     if "--functions" in sys.argv:

@@ -27,7 +27,7 @@ PAGE = 50
 _MEGABYTE = 1_000_000
 _AFTER_START = 15.0
 _IDLE = 20.0
-_ROOM = 100_000
+_SPARE = 100_000
 """Workitems that are created beside those that are there from the start, at most."""
 
 
@@ -47,7 +47,7 @@ AIMS = {LARGE: Aims(3, 6, 45, 500), HUGE: Aims(30, None, None, 1_500)}
 @contextmanager
 def worklist(suite: str, count: int) -> Iterator[RealOrthanc]:
     """A stopped Orthanc whose worklist has so many workitems."""
-    ups = {"MaximumWorkitems": count + _ROOM}
+    ups = {"MaximumWorkitems": count + _SPARE}
     orthanc = RealOrthanc(suite, {"DicomModalities": MODALITIES, "Ups": ups})
     try:
         filled(orthanc, count)
@@ -56,7 +56,7 @@ def worklist(suite: str, count: int) -> Iterator[RealOrthanc]:
         orthanc.discard()
 
 
-def identifier(state: str, start: str, room: str) -> DataSet:
+def identifier(state: str, start: str, station_code: str) -> DataSet:
     """State, start range and station code, with the attributes that a worklist shows."""
     return {
         tags.SOP_INSTANCE_UID: element("UI"),
@@ -65,7 +65,7 @@ def identifier(state: str, start: str, room: str) -> DataSet:
         tags.LABEL: element("LO"),
         tags.WORKLIST_LABEL: element("LO"),
         tags.START: element("DT", start),
-        tags.STATION_NAME: element("SQ", {tags.CODE_VALUE: station(room)[tags.CODE_VALUE]}),
+        tags.STATION_NAME: element("SQ", {tags.CODE_VALUE: station(station_code)[tags.CODE_VALUE]}),
         tags.PATIENT_NAME: element("PN"),
         tags.PATIENT_ID: element("LO"),
     }

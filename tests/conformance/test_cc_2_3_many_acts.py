@@ -9,7 +9,7 @@ from orthanc_ups.core import statuses, tags
 from orthanc_ups.core.commands import Subscribe
 from orthanc_ups.core.dataset import DataSet, element
 from orthanc_ups.worklist import global_acts
-from tests.support.service import FILTERED, NONE, SCHEDULER, Desk, on_loop
+from tests.support.service import FILTERED, NONE, SCHEDULER, ServiceRig, on_loop
 from tests.support.workitems import minimal
 
 URGENT = {tags.PRIORITY: element("CS", "HIGH")}
@@ -24,19 +24,19 @@ async def test_cc_2_3_coming_and_going_with_a_filter_is_never_used_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(global_acts, "MAXIMUM_ACTS", 6)
-    desk = await Desk("A").start()
-    await desk.create(1, urgent())
+    rig = await ServiceRig("A").start()
+    await rig.create(1, urgent())
     for number in range(2, 14):
-        await desk.subscribe("A", FILTERED, lock=number % 2 == 0, keys=URGENT)
-        await desk.create(number, urgent())
-        assert desk.subscription("A", 1) is desk.subscription("A", number) is not NONE
-        await desk.suspend("A", FILTERED)
-        await desk.subscribe("A", 1)
-        await desk.unsubscribe("A", FILTERED)
-        await desk.unsubscribe("A", 1)
-        assert {desk.subscription("A", workitem) for workitem in range(1, number + 1)} == {NONE}
-    await desk.restart()
-    assert {desk.subscription("A", workitem) for workitem in range(1, 14)} == {NONE}
+        await rig.subscribe("A", FILTERED, lock=number % 2 == 0, keys=URGENT)
+        await rig.create(number, urgent())
+        assert rig.subscription("A", 1) is rig.subscription("A", number) is not NONE
+        await rig.suspend("A", FILTERED)
+        await rig.subscribe("A", 1)
+        await rig.unsubscribe("A", FILTERED)
+        await rig.unsubscribe("A", 1)
+        assert {rig.subscription("A", workitem) for workitem in range(1, number + 1)} == {NONE}
+    await rig.restart()
+    assert {rig.subscription("A", workitem) for workitem in range(1, 14)} == {NONE}
 
 
 @on_loop
@@ -44,11 +44,11 @@ async def test_cc_2_3_who_has_too_many_filters_can_always_unsubscribe(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(global_acts, "MAXIMUM_ACTS", 6)
-    desk = await Desk("A").start()
+    rig = await ServiceRig("A").start()
     for _ in range(6):
-        await desk.subscribe("A", FILTERED, keys=URGENT)
-    refused = await desk.refused(Subscribe(SCHEDULER, FILTERED, "A", False, URGENT))
+        await rig.subscribe("A", FILTERED, keys=URGENT)
+    refused = await rig.refused(Subscribe(SCHEDULER, FILTERED, "A", False, URGENT))
     assert refused.status is statuses.RESOURCE_LIMITATION
-    assert (await desk.suspend("A", FILTERED)).status is statuses.SUCCESS
-    assert (await desk.unsubscribe("A", FILTERED)).status is statuses.SUCCESS
-    assert (await desk.subscribe("A", FILTERED, keys=URGENT)).status is statuses.SUCCESS
+    assert (await rig.suspend("A", FILTERED)).status is statuses.SUCCESS
+    assert (await rig.unsubscribe("A", FILTERED)).status is statuses.SUCCESS
+    assert (await rig.subscribe("A", FILTERED, keys=URGENT)).status is statuses.SUCCESS

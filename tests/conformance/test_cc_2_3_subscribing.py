@@ -16,7 +16,7 @@ from tests.support.service import (
     NO_LOCK,
     NONE,
     SCHEDULER,
-    Desk,
+    ServiceRig,
     grows,
     on_loop,
 )
@@ -34,32 +34,32 @@ def urgent() -> DataSet:
 
 @on_loop
 async def test_cc_2_3_1_subscribing_to_one_ups_reports_to_the_receiving_ae_and_to_nobody_else() -> None:
-    desk = await Desk("A", "B").start()
-    await desk.subscribe("B")
-    await desk.create(1)
-    await desk.subscribe("A", 1)
-    assert desk.heard("A") == ["1: SCHEDULED"]
-    assert desk.heard("B") == ["1: SCHEDULED"]
+    rig = await ServiceRig("A", "B").start()
+    await rig.subscribe("B")
+    await rig.create(1)
+    await rig.subscribe("A", 1)
+    assert rig.heard("A") == ["1: SCHEDULED"]
+    assert rig.heard("B") == ["1: SCHEDULED"]
 
 
 @on_loop
 async def test_cc_2_3_1_every_specific_subscribe_reports_whatever_the_subscription_was() -> None:
-    desk = await Desk("A").start()
-    await desk.create(1)
+    rig = await ServiceRig("A").start()
+    await rig.create(1)
     for lock in (False, False, True, True, False):
-        await desk.subscribe("A", 1, lock=lock)
-    assert desk.heard("A") == ["1: SCHEDULED"] * 5
-    assert grows(desk.sequences("A"))
+        await rig.subscribe("A", 1, lock=lock)
+    assert rig.heard("A") == ["1: SCHEDULED"] * 5
+    assert grows(rig.sequences("A"))
 
 
 @on_loop
 async def test_cc_2_3_1_a_final_ups_may_be_subscribed_to() -> None:
-    desk = await Desk("A").start()
-    await desk.create(1)
-    await desk.cancel(1)
-    assert (await desk.subscribe("A", 1, lock=True)).status is statuses.SUCCESS
-    assert desk.heard("A") == ["1: CANCELED"]
-    assert desk.subscription("A") is LOCK
+    rig = await ServiceRig("A").start()
+    await rig.create(1)
+    await rig.cancel(1)
+    assert (await rig.subscribe("A", 1, lock=True)).status is statuses.SUCCESS
+    assert rig.heard("A") == ["1: CANCELED"]
+    assert rig.subscription("A") is LOCK
 
 
 @pytest.mark.parametrize("first", [LOCK, NO_LOCK])
@@ -67,44 +67,44 @@ async def test_cc_2_3_1_a_final_ups_may_be_subscribed_to() -> None:
 def test_cc_2_3_1_a_specific_subscribe_decides_about_the_lock(first: object, second: object) -> None:
     @on_loop
     async def scenario() -> None:
-        desk = await Desk("A").start()
-        await desk.create(1)
-        await desk.subscribe("A", 1, lock=first is LOCK)
-        await desk.subscribe("A", 1, lock=second is LOCK)
-        assert desk.subscription("A") is second
+        rig = await ServiceRig("A").start()
+        await rig.create(1)
+        await rig.subscribe("A", 1, lock=first is LOCK)
+        await rig.subscribe("A", 1, lock=second is LOCK)
+        assert rig.subscription("A") is second
 
     scenario()
 
 
 @on_loop
 async def test_cc_2_3_2_unsubscribing_from_one_ups_leaves_the_global_subscription() -> None:
-    desk = await Desk("A").start()
-    await desk.create(1)
-    await desk.subscribe("A", lock=True)
-    assert (await desk.unsubscribe("A", 1)).status is statuses.SUCCESS
-    await desk.create(2)
-    await desk.cancel(1)
-    assert (desk.subscription("A", 1), desk.subscription("A", 2)) == (NONE, LOCK)
-    assert desk.heard("A") == ["1: SCHEDULED", "2: SCHEDULED"]
+    rig = await ServiceRig("A").start()
+    await rig.create(1)
+    await rig.subscribe("A", lock=True)
+    assert (await rig.unsubscribe("A", 1)).status is statuses.SUCCESS
+    await rig.create(2)
+    await rig.cancel(1)
+    assert (rig.subscription("A", 1), rig.subscription("A", 2)) == (NONE, LOCK)
+    assert rig.heard("A") == ["1: SCHEDULED", "2: SCHEDULED"]
 
 
 @on_loop
 async def test_cc_2_3_2_unsubscribing_what_is_not_subscribed_succeeds_and_changes_nothing() -> None:
-    desk = await Desk("A", "B").start()
-    await desk.create(1)
-    await desk.subscribe("B")
-    before = desk.stored()
+    rig = await ServiceRig("A", "B").start()
+    await rig.create(1)
+    await rig.subscribe("B")
+    before = rig.stored()
     for outcome in (
-        await desk.unsubscribe("A", 1),
-        await desk.unsubscribe("A"),
-        await desk.unsubscribe("B", FILTERED),
-        await desk.suspend("A"),
-        await desk.suspend("B", FILTERED),
+        await rig.unsubscribe("A", 1),
+        await rig.unsubscribe("A"),
+        await rig.unsubscribe("B", FILTERED),
+        await rig.suspend("A"),
+        await rig.suspend("B", FILTERED),
     ):
         assert outcome.status is statuses.NO_SUCH_SUBSCRIPTION
         assert outcome.status.code == 0x0000
-    assert desk.stored() == before
-    assert desk.heard("A") == []
+    assert rig.stored() == before
+    assert rig.heard("A") == []
 
 
 # --- Table CC.2.3-2, global actions ---
@@ -112,127 +112,127 @@ async def test_cc_2_3_2_unsubscribing_what_is_not_subscribed_succeeds_and_change
 
 @on_loop
 async def test_cc_2_3_1_a_global_subscribe_with_lock_reports_each_ups_that_was_not_subscribed() -> None:
-    desk = await Desk("A").start()
+    rig = await ServiceRig("A").start()
     for number in range(1, 6):
-        await desk.create(number)
-    await desk.claim(2)
-    await desk.subscribe("A", 3)
-    await desk.subscribe("A", lock=True)
+        await rig.create(number)
+    await rig.claim(2)
+    await rig.subscribe("A", 3)
+    await rig.subscribe("A", lock=True)
     expected = ["1: SCHEDULED", "2: IN PROGRESS", "4: SCHEDULED", "5: SCHEDULED"]
-    assert desk.heard("A") == ["3: SCHEDULED", *expected]
-    states = [desk.subscription("A", number) for number in range(1, 6)]
+    assert rig.heard("A") == ["3: SCHEDULED", *expected]
+    states = [rig.subscription("A", number) for number in range(1, 6)]
     assert states == [LOCK, LOCK, NO_LOCK, LOCK, LOCK]
 
 
 @on_loop
 async def test_cc_2_3_1_a_global_subscribe_without_lock_reports_nothing_at_once() -> None:
-    desk = await Desk("A").start()
-    await desk.create(1)
-    await desk.subscribe("A", 1, lock=True)
-    await desk.create(2)
-    await desk.subscribe("A")
-    await desk.create(3)
-    assert desk.heard("A") == ["1: SCHEDULED", "3: SCHEDULED"]
-    states = [desk.subscription("A", number) for number in (1, 2, 3)]
+    rig = await ServiceRig("A").start()
+    await rig.create(1)
+    await rig.subscribe("A", 1, lock=True)
+    await rig.create(2)
+    await rig.subscribe("A")
+    await rig.create(3)
+    assert rig.heard("A") == ["1: SCHEDULED", "3: SCHEDULED"]
+    states = [rig.subscription("A", number) for number in (1, 2, 3)]
     assert states == [LOCK, NO_LOCK, NO_LOCK]
 
 
 @on_loop
 async def test_cc_2_3_1_initial_reports_come_in_order_of_creation_and_before_later_events() -> None:
-    desk = await Desk("A").start()
+    rig = await ServiceRig("A").start()
     for number in range(1, 61):
-        await desk.create(number)
-    await desk.subscribe("A", lock=True)
-    await desk.claim(30)
-    await desk.create(61)
+        await rig.create(number)
+    await rig.subscribe("A", lock=True)
+    await rig.claim(30)
+    await rig.create(61)
     initial = [f"{number}: SCHEDULED" for number in range(1, 61)]
-    assert desk.heard("A") == [*initial, "30: IN PROGRESS", "61: SCHEDULED"]
-    assert grows(desk.sequences("A"))
+    assert rig.heard("A") == [*initial, "30: IN PROGRESS", "61: SCHEDULED"]
+    assert grows(rig.sequences("A"))
 
 
 @on_loop
 async def test_cc_2_3_1_a_report_that_waits_tells_the_state_of_when_it_is_made() -> None:
-    desk = await Desk("A").start()
+    rig = await ServiceRig("A").start()
     for number in range(1, 4):
-        await desk.create(number)
-    desk.channel.down["A"] = "switched off"
-    await desk.subscribe("A", lock=True)
-    await desk.claim(3)
-    desk.channel.down.clear()
-    await desk.pass_by(5)
-    heard = desk.heard("A")
+        await rig.create(number)
+    rig.channel.down["A"] = "switched off"
+    await rig.subscribe("A", lock=True)
+    await rig.claim(3)
+    rig.channel.down.clear()
+    await rig.pass_by(5)
+    heard = rig.heard("A")
     assert heard[0:2] == ["1: SCHEDULED", "2: SCHEDULED"]
     assert heard[-1] == "3: IN PROGRESS"
-    assert grows(desk.sequences("A"))
+    assert grows(rig.sequences("A"))
 
 
 @on_loop
 async def test_cc_2_3_2_unsubscribing_globally_ends_every_subscription_of_that_ae_and_its_locks() -> None:
-    desk = await Desk("A", "B").start()
-    await desk.create(1)
-    await desk.subscribe("A", 1, lock=True)
-    await desk.subscribe("A", lock=True)
-    await desk.subscribe("A", FILTERED, keys=URGENT)
-    await desk.subscribe("B", 1, lock=True)
-    await desk.create(2, urgent())
-    heard = desk.heard("A")
-    assert (await desk.unsubscribe("A")).status is statuses.SUCCESS
-    await desk.create(3, urgent())
-    await desk.cancel(1)
-    assert [desk.subscription("A", number) for number in (1, 2, 3)] == [NONE] * 3
-    assert desk.subscription("B", 1) is LOCK
-    assert desk.heard("A") == heard
-    assert (await desk.unsubscribe("A")).status is statuses.NO_SUCH_SUBSCRIPTION
+    rig = await ServiceRig("A", "B").start()
+    await rig.create(1)
+    await rig.subscribe("A", 1, lock=True)
+    await rig.subscribe("A", lock=True)
+    await rig.subscribe("A", FILTERED, keys=URGENT)
+    await rig.subscribe("B", 1, lock=True)
+    await rig.create(2, urgent())
+    heard = rig.heard("A")
+    assert (await rig.unsubscribe("A")).status is statuses.SUCCESS
+    await rig.create(3, urgent())
+    await rig.cancel(1)
+    assert [rig.subscription("A", number) for number in (1, 2, 3)] == [NONE] * 3
+    assert rig.subscription("B", 1) is LOCK
+    assert rig.heard("A") == heard
+    assert (await rig.unsubscribe("A")).status is statuses.NO_SUCH_SUBSCRIPTION
 
 
 @on_loop
 async def test_cc_2_3_2_unsubscribing_globally_leaves_out_initial_reports_that_were_not_made_yet() -> None:
-    desk = await Desk("A").start()
+    rig = await ServiceRig("A").start()
     for number in range(1, 4):
-        await desk.create(number)
-    desk.channel.down["A"] = "switched off"
-    await desk.subscribe("A", lock=True)
-    await desk.unsubscribe("A")
-    desk.channel.down.clear()
-    await desk.pass_by(10)
-    await desk.create(4)
-    assert [report for report in desk.heard("A") if report.startswith("4")] == []
+        await rig.create(number)
+    rig.channel.down["A"] = "switched off"
+    await rig.subscribe("A", lock=True)
+    await rig.unsubscribe("A")
+    rig.channel.down.clear()
+    await rig.pass_by(10)
+    await rig.create(4)
+    assert [report for report in rig.heard("A") if report.startswith("4")] == []
 
 
 @on_loop
 async def test_cc_2_3_3_suspending_keeps_the_subscriptions_that_there_are() -> None:
-    desk = await Desk("A").start()
-    await desk.create(1)
-    await desk.subscribe("A", lock=True)
-    assert (await desk.suspend("A")).status is statuses.SUCCESS
-    await desk.create(2)
-    await desk.claim(1)
-    assert (desk.subscription("A", 1), desk.subscription("A", 2)) == (LOCK, NONE)
-    assert desk.heard("A") == ["1: SCHEDULED", "1: IN PROGRESS"]
-    assert (await desk.suspend("A")).status is statuses.NO_SUCH_SUBSCRIPTION
+    rig = await ServiceRig("A").start()
+    await rig.create(1)
+    await rig.subscribe("A", lock=True)
+    assert (await rig.suspend("A")).status is statuses.SUCCESS
+    await rig.create(2)
+    await rig.claim(1)
+    assert (rig.subscription("A", 1), rig.subscription("A", 2)) == (LOCK, NONE)
+    assert rig.heard("A") == ["1: SCHEDULED", "1: IN PROGRESS"]
+    assert (await rig.suspend("A")).status is statuses.NO_SUCH_SUBSCRIPTION
 
 
 @on_loop
 async def test_cc_2_3_an_unknown_ae_can_only_end_what_it_has() -> None:
-    desk = await Desk("A").start()
-    await desk.create(1)
-    await desk.subscribe("A", 1)
-    await desk.subscribe("A")
-    desk.channel.ae_titles.clear()
+    rig = await ServiceRig("A").start()
+    await rig.create(1)
+    await rig.subscribe("A", 1)
+    await rig.subscribe("A")
+    rig.channel.ae_titles.clear()
     for action, to in ((Unsubscribe, uid(1)), (Unsubscribe, GLOBAL), (Suspend, GLOBAL)):
-        refused = await desk.refused(action(SCHEDULER, to, "NOBODY"))
+        refused = await rig.refused(action(SCHEDULER, to, "NOBODY"))
         assert refused.status is statuses.UNKNOWN_RECEIVING_AE
-    assert (await desk.suspend("A")).status is statuses.SUCCESS
-    assert (await desk.unsubscribe("A", 1)).status is statuses.SUCCESS
-    assert (await desk.refused(Unsubscribe(SCHEDULER, uid(1), "A"))).status is statuses.UNKNOWN_RECEIVING_AE
+    assert (await rig.suspend("A")).status is statuses.SUCCESS
+    assert (await rig.unsubscribe("A", 1)).status is statuses.SUCCESS
+    assert (await rig.refused(Unsubscribe(SCHEDULER, uid(1), "A"))).status is statuses.UNKNOWN_RECEIVING_AE
 
 
 @on_loop
 async def test_cc_2_3_3_one_ups_cannot_be_suspended() -> None:
-    desk = await Desk("A").start()
-    await desk.create(1)
-    await desk.subscribe("A", 1)
-    error = await desk.refused(Suspend(SCHEDULER, uid(1), "A"))
+    rig = await ServiceRig("A").start()
+    await rig.create(1)
+    await rig.subscribe("A", 1)
+    error = await rig.refused(Suspend(SCHEDULER, uid(1), "A"))
     assert error.status.code == 0xC314
 
 
@@ -241,31 +241,31 @@ async def test_cc_2_3_3_one_ups_cannot_be_suspended() -> None:
 
 @on_loop
 async def test_cc_2_3_1_a_filter_takes_matching_ups_of_now_and_later_and_decides_once() -> None:
-    desk = await Desk("A").start()
-    await desk.create(1)
-    await desk.create(2, urgent())
-    await desk.subscribe("A", FILTERED, lock=True, keys=URGENT)
-    await desk.create(3)
-    await desk.create(4, urgent())
-    await desk.update(URGENT, 1, None)
-    await desk.claim(1)
-    await desk.claim(2)
-    states = [desk.subscription("A", number) for number in (1, 2, 3, 4)]
+    rig = await ServiceRig("A").start()
+    await rig.create(1)
+    await rig.create(2, urgent())
+    await rig.subscribe("A", FILTERED, lock=True, keys=URGENT)
+    await rig.create(3)
+    await rig.create(4, urgent())
+    await rig.update(URGENT, 1, None)
+    await rig.claim(1)
+    await rig.claim(2)
+    states = [rig.subscription("A", number) for number in (1, 2, 3, 4)]
     assert states == [NONE, LOCK, NONE, LOCK]
-    assert desk.heard("A") == ["2: SCHEDULED", "4: SCHEDULED", "2: IN PROGRESS"]
+    assert rig.heard("A") == ["2: SCHEDULED", "4: SCHEDULED", "2: IN PROGRESS"]
 
 
 @on_loop
 async def test_cc_2_3_2_unsubscribing_filters_ends_what_they_took() -> None:
-    desk = await Desk("A").start()
-    await desk.create(1)
-    await desk.create(2, urgent())
-    await desk.subscribe("A", 1, lock=True)
-    await desk.subscribe("A", FILTERED, keys=URGENT)
-    await desk.create(3, urgent())
-    await desk.unsubscribe("A", FILTERED)
-    await desk.create(4, urgent())
-    states = [desk.subscription("A", number) for number in (1, 2, 3, 4)]
+    rig = await ServiceRig("A").start()
+    await rig.create(1)
+    await rig.create(2, urgent())
+    await rig.subscribe("A", 1, lock=True)
+    await rig.subscribe("A", FILTERED, keys=URGENT)
+    await rig.create(3, urgent())
+    await rig.unsubscribe("A", FILTERED)
+    await rig.create(4, urgent())
+    states = [rig.subscription("A", number) for number in (1, 2, 3, 4)]
     assert states == [LOCK, NONE, NONE, NONE]
 
 
@@ -273,8 +273,8 @@ async def test_cc_2_3_2_unsubscribing_filters_ends_what_they_took() -> None:
 def test_cc_2_3_1_a_filter_without_matching_keys_is_refused(keys: DataSet | None) -> None:
     @on_loop
     async def scenario() -> None:
-        desk = await Desk("A").start()
-        error = await desk.refused(Subscribe(SCHEDULER, FILTERED, "A", False, keys))
+        rig = await ServiceRig("A").start()
+        error = await rig.refused(Subscribe(SCHEDULER, FILTERED, "A", False, keys))
         assert error.status.code == 0x0115
 
     scenario()
@@ -282,9 +282,9 @@ def test_cc_2_3_1_a_filter_without_matching_keys_is_refused(keys: DataSet | None
 
 @on_loop
 async def test_cc_2_3_1_a_malformed_filter_is_refused_and_named() -> None:
-    desk = await Desk("A").start()
+    rig = await ServiceRig("A").start()
     keys: DataSet = {tags.START: element("DT", "yesterday")}
-    error = await desk.refused(Subscribe(SCHEDULER, FILTERED, "A", False, keys))
+    error = await rig.refused(Subscribe(SCHEDULER, FILTERED, "A", False, keys))
     assert (error.status.code, error.tag) == (0x0115, tags.START)
 
 
@@ -293,22 +293,22 @@ async def test_cc_2_3_1_a_malformed_filter_is_refused_and_named() -> None:
 
 @on_loop
 async def test_cc_2_3_1_an_ae_may_subscribe_another_one() -> None:
-    desk = await Desk("A").start()
-    await desk.create(1)
-    await desk.do(Subscribe(SCHEDULER, uid(1), "A"))
-    await desk.do(Subscribe(SCHEDULER, GLOBAL, "A"))
-    await desk.create(2)
-    assert desk.heard("A") == ["1: SCHEDULED", "2: SCHEDULED"]
-    assert desk.heard("SCHEDULER") == []
+    rig = await ServiceRig("A").start()
+    await rig.create(1)
+    await rig.do(Subscribe(SCHEDULER, uid(1), "A"))
+    await rig.do(Subscribe(SCHEDULER, GLOBAL, "A"))
+    await rig.create(2)
+    assert rig.heard("A") == ["1: SCHEDULED", "2: SCHEDULED"]
+    assert rig.heard("SCHEDULER") == []
 
 
 @pytest.mark.parametrize("to", [uid(1), GLOBAL, FILTERED])
 def test_cc_2_3_1_an_unknown_receiving_ae_is_refused(to: str) -> None:
     @on_loop
     async def scenario() -> None:
-        desk = await Desk("A").start()
-        await desk.create(1)
-        error = await desk.refused(Subscribe(SCHEDULER, to, "NOBODY", True, URGENT))
+        rig = await ServiceRig("A").start()
+        await rig.create(1)
+        error = await rig.refused(Subscribe(SCHEDULER, to, "NOBODY", True, URGENT))
         assert (error.status.code, error.tag) == (0xC308, tags.RECEIVING_AE)
 
     scenario()
@@ -318,58 +318,58 @@ def test_cc_2_3_1_an_unknown_receiving_ae_is_refused(to: str) -> None:
 def test_cc_2_3_1_what_is_no_ae_title_is_refused(receiving_ae: str) -> None:
     @on_loop
     async def scenario() -> None:
-        desk = await Desk("A", receiving_ae).start()
+        rig = await ServiceRig("A", receiving_ae).start()
         for command in (
             Subscribe(SCHEDULER, GLOBAL, receiving_ae),
             Unsubscribe(SCHEDULER, GLOBAL, receiving_ae),
             Suspend(SCHEDULER, GLOBAL, receiving_ae),
         ):
-            assert (await desk.refused(command)).status.code == 0x0115
+            assert (await rig.refused(command)).status.code == 0x0115
 
     scenario()
 
 
 @on_loop
 async def test_cc_2_3_1_an_unknown_ups_is_refused() -> None:
-    desk = await Desk("A").start()
-    assert (await desk.refused(Subscribe(SCHEDULER, uid(1), "A"))).status.code == 0xC307
-    assert (await desk.refused(Unsubscribe(SCHEDULER, uid(1), "A"))).status.code == 0xC307
+    rig = await ServiceRig("A").start()
+    assert (await rig.refused(Subscribe(SCHEDULER, uid(1), "A"))).status.code == 0xC307
+    assert (await rig.refused(Unsubscribe(SCHEDULER, uid(1), "A"))).status.code == 0xC307
 
 
 @on_loop
 async def test_cc_2_3_1_without_locks_the_subscription_is_made_with_a_warning() -> None:
-    desk = await Desk("A", settings=Settings(deletion_locks=False)).start()
-    await desk.create(1)
-    assert (await desk.subscribe("A", 1, lock=True)).status.code == 0xB301
-    assert (await desk.subscribe("A", lock=True)).status.code == 0xB301
-    assert (await desk.subscribe("A", lock=False)).status.code == 0x0000
-    await desk.create(2)
-    assert (desk.subscription("A", 1), desk.subscription("A", 2)) == (NO_LOCK, NO_LOCK)
-    assert desk.heard("A") == ["1: SCHEDULED", "2: SCHEDULED"]
+    rig = await ServiceRig("A", settings=Settings(deletion_locks=False)).start()
+    await rig.create(1)
+    assert (await rig.subscribe("A", 1, lock=True)).status.code == 0xB301
+    assert (await rig.subscribe("A", lock=True)).status.code == 0xB301
+    assert (await rig.subscribe("A", lock=False)).status.code == 0x0000
+    await rig.create(2)
+    assert (rig.subscription("A", 1), rig.subscription("A", 2)) == (NO_LOCK, NO_LOCK)
+    assert rig.heard("A") == ["1: SCHEDULED", "2: SCHEDULED"]
 
 
 @on_loop
 async def test_cc_2_3_2_unsubscribing_from_a_suspended_filter_ends_what_it_left() -> None:
-    desk = await Desk("A").start()
-    await desk.create(1, urgent())
-    await desk.subscribe("A", FILTERED, lock=True, keys=URGENT)
-    await desk.create(2, urgent())
-    await desk.suspend("A", FILTERED)
-    await desk.create(3, urgent())
-    assert [desk.subscription("A", number) for number in (1, 2, 3)] == [LOCK, LOCK, NONE]
-    assert (await desk.suspend("A", FILTERED)).status is statuses.NO_SUCH_SUBSCRIPTION
-    assert (await desk.unsubscribe("A", FILTERED)).status is statuses.SUCCESS
-    assert [desk.subscription("A", number) for number in (1, 2, 3)] == [NONE, NONE, NONE]
-    assert (await desk.unsubscribe("A", FILTERED)).status is statuses.NO_SUCH_SUBSCRIPTION
+    rig = await ServiceRig("A").start()
+    await rig.create(1, urgent())
+    await rig.subscribe("A", FILTERED, lock=True, keys=URGENT)
+    await rig.create(2, urgent())
+    await rig.suspend("A", FILTERED)
+    await rig.create(3, urgent())
+    assert [rig.subscription("A", number) for number in (1, 2, 3)] == [LOCK, LOCK, NONE]
+    assert (await rig.suspend("A", FILTERED)).status is statuses.NO_SUCH_SUBSCRIPTION
+    assert (await rig.unsubscribe("A", FILTERED)).status is statuses.SUCCESS
+    assert [rig.subscription("A", number) for number in (1, 2, 3)] == [NONE, NONE, NONE]
+    assert (await rig.unsubscribe("A", FILTERED)).status is statuses.NO_SUCH_SUBSCRIPTION
 
 
 @on_loop
 async def test_cc_2_3_2_who_unsubscribed_from_all_filters_is_subscribed_to_nothing() -> None:
-    desk = await Desk("A", "B").start()
-    await desk.subscribe("A", FILTERED, keys=URGENT)
-    await desk.subscribe("B", FILTERED, keys=URGENT)
-    await desk.unsubscribe("A", FILTERED)
-    await desk.suspend("B", FILTERED)
-    assert desk.service.subscriptions.subscribed_aes() == {"B"}
-    assert (await desk.unsubscribe("A")).status is statuses.NO_SUCH_SUBSCRIPTION
-    assert (await desk.unsubscribe("B")).status is statuses.SUCCESS
+    rig = await ServiceRig("A", "B").start()
+    await rig.subscribe("A", FILTERED, keys=URGENT)
+    await rig.subscribe("B", FILTERED, keys=URGENT)
+    await rig.unsubscribe("A", FILTERED)
+    await rig.suspend("B", FILTERED)
+    assert rig.service.subscriptions.subscribed_aes() == {"B"}
+    assert (await rig.unsubscribe("A")).status is statuses.NO_SUCH_SUBSCRIPTION
+    assert (await rig.unsubscribe("B")).status is statuses.SUCCESS

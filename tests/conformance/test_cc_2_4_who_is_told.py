@@ -17,7 +17,7 @@ from tests.support.service import (
     OTHER_TRANSACTION,
     SCHEDULER,
     TRANSACTION,
-    Desk,
+    ServiceRig,
     grows,
     on_loop,
 )
@@ -31,43 +31,43 @@ OPERATOR = SCHEDULER
 
 @on_loop
 async def test_cc_2_5_3_a_new_ups_is_reported_and_its_assignment_too() -> None:
-    desk = await Desk("A", "B", "C").start()
-    await desk.subscribe("A")
-    await desk.subscribe("B", FILTERED, keys={tags.PRIORITY: element("CS", "HIGH")})
-    await desk.create(1, full())
-    await desk.create(2, minimal())
-    assert desk.heard("A") == ["1: SCHEDULED", "1: event 5", "2: SCHEDULED"]
-    assert desk.heard("B") == ["1: SCHEDULED", "1: event 5"]
-    assert desk.heard("C") == []
+    rig = await ServiceRig("A", "B", "C").start()
+    await rig.subscribe("A")
+    await rig.subscribe("B", FILTERED, keys={tags.PRIORITY: element("CS", "HIGH")})
+    await rig.create(1, full())
+    await rig.create(2, minimal())
+    assert rig.heard("A") == ["1: SCHEDULED", "1: event 5", "2: SCHEDULED"]
+    assert rig.heard("B") == ["1: SCHEDULED", "1: event 5"]
+    assert rig.heard("C") == []
 
 
 @on_loop
 async def test_cc_2_5_3_an_earlier_attempt_to_create_it_does_not_say_who_is_told() -> None:
-    desk = await Desk("A").start()
-    await desk.subscribe("A", FILTERED, keys={tags.PRIORITY: element("CS", "HIGH")})
-    desk.entries.unavailable = True
-    await desk.refused(Create(SCHEDULER, uid(1), full()))
-    desk.entries.unavailable = False
-    await desk.create(1, minimal())
-    assert desk.heard("A") == []
+    rig = await ServiceRig("A").start()
+    await rig.subscribe("A", FILTERED, keys={tags.PRIORITY: element("CS", "HIGH")})
+    rig.entries.unavailable = True
+    await rig.refused(Create(SCHEDULER, uid(1), full()))
+    rig.entries.unavailable = False
+    await rig.create(1, minimal())
+    assert rig.heard("A") == []
 
 
 @on_loop
 async def test_cc_2_5_a_second_ups_of_that_uid_is_refused_and_nobody_is_told() -> None:
-    desk = await Desk("A").start()
-    await desk.subscribe("A")
-    await desk.create(1)
-    error = await desk.refused(Create(SCHEDULER, uid(1), minimal()))
+    rig = await ServiceRig("A").start()
+    await rig.subscribe("A")
+    await rig.create(1)
+    error = await rig.refused(Create(SCHEDULER, uid(1), minimal()))
     assert error.status is statuses.DUPLICATE_INSTANCE
-    assert desk.heard("A") == ["1: SCHEDULED"]
+    assert rig.heard("A") == ["1: SCHEDULED"]
 
 
 @pytest.mark.parametrize("well_known", [GLOBAL, FILTERED])
 def test_cc_2_5_the_well_known_uids_are_no_ups(well_known: str) -> None:
     @on_loop
     async def scenario() -> None:
-        desk = await Desk("A").start()
-        created = await desk.refused(Create(SCHEDULER, well_known, minimal()))
+        rig = await ServiceRig("A").start()
+        created = await rig.refused(Create(SCHEDULER, well_known, minimal()))
         assert created.status is statuses.DUPLICATE_INSTANCE
         for command in (
             Update(SCHEDULER, well_known, performed()),
@@ -75,17 +75,17 @@ def test_cc_2_5_the_well_known_uids_are_no_ups(well_known: str) -> None:
             RequestCancel(SCHEDULER, well_known),
             Purge(SCHEDULER, well_known),
         ):
-            assert (await desk.refused(command)).status.code == 0xC307
+            assert (await rig.refused(command)).status.code == 0xC307
 
     scenario()
 
 
 @on_loop
 async def test_cc_2_5_a_full_worklist_takes_no_more() -> None:
-    desk = await Desk(settings=Settings(maximum_workitems=2)).start()
-    await desk.create(1)
-    await desk.create(2)
-    assert (await desk.refused(Create(SCHEDULER, uid(3), minimal()))).status.code == 0x0213
+    rig = await ServiceRig(settings=Settings(maximum_workitems=2)).start()
+    await rig.create(1)
+    await rig.create(2)
+    assert (await rig.refused(Create(SCHEDULER, uid(3), minimal()))).status.code == 0x0213
 
 
 # --- states ---
@@ -93,14 +93,14 @@ async def test_cc_2_5_a_full_worklist_takes_no_more() -> None:
 
 @on_loop
 async def test_cc_2_1_each_change_of_state_is_reported_once() -> None:
-    desk = await Desk("A").start()
-    await desk.subscribe("A")
-    await desk.create(1)
-    await desk.complete(1)
-    again = await desk.do(ChangeState(SCHEDULER, uid(1), "COMPLETED", TRANSACTION))
+    rig = await ServiceRig("A").start()
+    await rig.subscribe("A")
+    await rig.create(1)
+    await rig.complete(1)
+    again = await rig.do(ChangeState(SCHEDULER, uid(1), "COMPLETED", TRANSACTION))
     assert again.status.code == 0xB306
-    assert desk.heard("A") == ["1: SCHEDULED", "1: IN PROGRESS", "1: COMPLETED"]
-    assert grows(desk.sequences("A"))
+    assert rig.heard("A") == ["1: SCHEDULED", "1: IN PROGRESS", "1: COMPLETED"]
+    assert grows(rig.sequences("A"))
 
 
 @pytest.mark.parametrize(
@@ -118,37 +118,37 @@ def test_cc_2_1_a_refused_change_of_state_tells_nobody(
 ) -> None:
     @on_loop
     async def scenario() -> None:
-        desk = await Desk("A").start()
-        await desk.subscribe("A")
-        await desk.create(1)
-        await desk.claim(1)
-        heard = desk.heard("A")
-        error = await desk.refused(ChangeState(SCHEDULER, uid(1), state, transaction))
+        rig = await ServiceRig("A").start()
+        await rig.subscribe("A")
+        await rig.create(1)
+        await rig.claim(1)
+        heard = rig.heard("A")
+        error = await rig.refused(ChangeState(SCHEDULER, uid(1), state, transaction))
         assert error.status.code == code
-        assert desk.heard("A") == heard
+        assert rig.heard("A") == heard
 
     scenario()
 
 
 @on_loop
 async def test_cc_2_1_3_the_transaction_uid_is_nowhere_in_the_store_nor_in_what_is_told() -> None:
-    desk = await Desk("A").start()
-    await desk.subscribe("A")
-    await desk.create(1)
-    await desk.complete(1)
-    assert not [key for key, document in desk.entries.documents().items() if TRANSACTION.encode() in document]
-    assert tags.TRANSACTION_UID not in await desk.service.worklist.retrieve(uid(1))
-    assert not [event for event in desk.events_for("A") if tags.TRANSACTION_UID in event.information]
+    rig = await ServiceRig("A").start()
+    await rig.subscribe("A")
+    await rig.create(1)
+    await rig.complete(1)
+    assert not [key for key, document in rig.entries.documents().items() if TRANSACTION.encode() in document]
+    assert tags.TRANSACTION_UID not in await rig.service.worklist.retrieve(uid(1))
+    assert not [event for event in rig.events_for("A") if tags.TRANSACTION_UID in event.information]
 
 
 @on_loop
 async def test_cc_2_1_an_operator_closes_for_a_lost_performer() -> None:
-    desk = await Desk("A").start()
-    await desk.subscribe("A")
-    await desk.create(1)
-    await desk.claim(1)
-    await desk.do(Close(OPERATOR, uid(1), "COMPLETED", performed()))
-    assert desk.heard("A") == ["1: SCHEDULED", "1: IN PROGRESS", "1: COMPLETED"]
+    rig = await ServiceRig("A").start()
+    await rig.subscribe("A")
+    await rig.create(1)
+    await rig.claim(1)
+    await rig.do(Close(OPERATOR, uid(1), "COMPLETED", performed()))
+    assert rig.heard("A") == ["1: SCHEDULED", "1: IN PROGRESS", "1: COMPLETED"]
 
 
 # --- cancellation ---
@@ -156,41 +156,41 @@ async def test_cc_2_1_an_operator_closes_for_a_lost_performer() -> None:
 
 @on_loop
 async def test_cc_2_2_a_scheduled_ups_is_walked_to_canceled_in_two_reports() -> None:
-    desk = await Desk("A").start()
-    await desk.subscribe("A")
-    await desk.create(1)
-    assert (await desk.cancel(1)).status.code == 0x0000
-    assert desk.heard("A") == ["1: SCHEDULED", "1: IN PROGRESS", "1: CANCELED"]
-    assert (await desk.cancel(1)).status.code == 0xB304
-    assert len(desk.heard("A")) == 3
+    rig = await ServiceRig("A").start()
+    await rig.subscribe("A")
+    await rig.create(1)
+    assert (await rig.cancel(1)).status.code == 0x0000
+    assert rig.heard("A") == ["1: SCHEDULED", "1: IN PROGRESS", "1: CANCELED"]
+    assert (await rig.cancel(1)).status.code == 0xB304
+    assert len(rig.heard("A")) == 3
 
 
 @on_loop
 async def test_cc_2_6_3_a_contact_that_comes_with_the_cancellation_is_a_change_of_the_communications_uris() -> (
     None
 ):
-    desk = await Desk("A").start()
-    await desk.subscribe("A")
-    await desk.create(1)
+    rig = await ServiceRig("A").start()
+    await rig.subscribe("A")
+    await rig.create(1)
     contact: DataSet = {tags.CONTACT_URI: element("UR", "tel:+49-40-0000000")}
-    await desk.do(RequestCancel(SCHEDULER, uid(1), contact))
-    assert desk.heard("A") == ["1: SCHEDULED", "1: IN PROGRESS", "1: event 3", "1: CANCELED"]
+    await rig.do(RequestCancel(SCHEDULER, uid(1), contact))
+    assert rig.heard("A") == ["1: SCHEDULED", "1: IN PROGRESS", "1: event 3", "1: CANCELED"]
 
 
 @on_loop
 async def test_cc_2_2_the_performer_is_asked_by_an_event_to_every_subscriber() -> None:
-    desk = await Desk("A", "B").start()
-    await desk.create(1)
-    await desk.claim(1)
-    assert (await desk.refused(RequestCancel(SCHEDULER, uid(1)))).status.code == 0xC312
-    await desk.subscribe("A", 1)
-    await desk.subscribe("B", 1)
-    await desk.cancel(1)
+    rig = await ServiceRig("A", "B").start()
+    await rig.create(1)
+    await rig.claim(1)
+    assert (await rig.refused(RequestCancel(SCHEDULER, uid(1)))).status.code == 0xC312
+    await rig.subscribe("A", 1)
+    await rig.subscribe("B", 1)
+    await rig.cancel(1)
     for ae in ("A", "B"):
-        request = desk.events_for(ae)[-1]
+        request = rig.events_for(ae)[-1]
         assert request.type is EventType.CANCEL_REQUESTED
         assert text(request.information, tags.REQUESTING_AE) == "SCHEDULER"
-    assert desk.state(1) == "IN PROGRESS"
+    assert rig.state(1) == "IN PROGRESS"
 
 
 # --- updates ---
@@ -198,37 +198,37 @@ async def test_cc_2_2_the_performer_is_asked_by_an_event_to_every_subscriber() -
 
 @on_loop
 async def test_cc_2_6_3_readiness_progress_and_assignment_are_reported_and_nothing_else() -> None:
-    desk = await Desk("A").start()
-    await desk.create(1)
-    await desk.subscribe("A")
-    await desk.update({tags.LABEL: element("LO", "Third reading")}, 1, None)
-    await desk.update({tags.READINESS: element("CS", "UNAVAILABLE")}, 1, None)
-    await desk.update({tags.STATION_NAME: element("SQ", station())}, 1, None)
-    await desk.claim(1)
-    await desk.update(progress("40"))
-    await desk.update(progress("40"))
-    assert desk.heard("A") == ["1: SCHEDULED", "1: event 5", "1: IN PROGRESS", "1: event 3"]
-    readiness = [value(event.information, tags.READINESS) for event in desk.events_for("A")[:1]]
+    rig = await ServiceRig("A").start()
+    await rig.create(1)
+    await rig.subscribe("A")
+    await rig.update({tags.LABEL: element("LO", "Third reading")}, 1, None)
+    await rig.update({tags.READINESS: element("CS", "UNAVAILABLE")}, 1, None)
+    await rig.update({tags.STATION_NAME: element("SQ", station())}, 1, None)
+    await rig.claim(1)
+    await rig.update(progress("40"))
+    await rig.update(progress("40"))
+    assert rig.heard("A") == ["1: SCHEDULED", "1: event 5", "1: IN PROGRESS", "1: event 3"]
+    readiness = [value(event.information, tags.READINESS) for event in rig.events_for("A")[:1]]
     assert readiness == ["UNAVAILABLE"]
 
 
 @on_loop
 async def test_cc_2_4_3_an_assignment_that_is_taken_away_is_reported_with_what_is_left() -> None:
-    desk = await Desk("A").start()
-    await desk.create(1, full())
-    await desk.subscribe("A")
+    rig = await ServiceRig("A").start()
+    await rig.create(1, full())
+    await rig.subscribe("A")
     for tag in (tags.HUMAN_PERFORMERS, tags.STATION_NAME):
-        await desk.update({tag: element("SQ")}, 1, None)
-    await desk.update({tags.STATION_NAME: element("SQ")}, 1, None)
-    assert desk.heard("A") == ["1: event 5", "1: event 5"]
-    assert [list(event.information) for event in desk.events_for("A")] == [[tags.STATION_NAME], []]
+        await rig.update({tag: element("SQ")}, 1, None)
+    await rig.update({tags.STATION_NAME: element("SQ")}, 1, None)
+    assert rig.heard("A") == ["1: event 5", "1: event 5"]
+    assert [list(event.information) for event in rig.events_for("A")] == [[tags.STATION_NAME], []]
 
 
 # --- SCP Status Change ---
 
 
-def statuses_told(desk: Desk, ae: str) -> list[str]:
-    events = desk.channel.events.get(ae, [])
+def statuses_told(rig: ServiceRig, ae: str) -> list[str]:
+    events = rig.channel.events.get(ae, [])
     return [
         text(event.information, tags.SCP_STATUS)
         for event in events
@@ -239,37 +239,37 @@ def statuses_told(desk: Desk, ae: str) -> list[str]:
 @on_loop
 async def test_cc_2_4_1_whoever_is_subscribed_hears_of_the_end_and_of_the_new_start() -> None:
     ae_titles = ("GLOBAL", "FILTER", "ONE", "SUSPENDED", "GONE", "FALLBACK", "STRANGER")
-    desk = await Desk(*ae_titles, settings=Settings(status_change_receivers=("FALLBACK",))).start()
-    await desk.create(1)
-    await desk.subscribe("GLOBAL")
-    await desk.subscribe("FILTER", FILTERED, keys={tags.PRIORITY: element("CS", "LOW")})
-    await desk.subscribe("ONE", 1)
-    await desk.subscribe("SUSPENDED")
-    await desk.suspend("SUSPENDED")
-    await desk.subscribe("GONE", 1)
-    await desk.subscribe("GONE")
-    await desk.unsubscribe("GONE")
-    desk.channel.events.clear()
-    await desk.stop()
-    desk.entries = desk.entries.another()
-    await desk.start()
+    rig = await ServiceRig(*ae_titles, settings=Settings(status_change_receivers=("FALLBACK",))).start()
+    await rig.create(1)
+    await rig.subscribe("GLOBAL")
+    await rig.subscribe("FILTER", FILTERED, keys={tags.PRIORITY: element("CS", "LOW")})
+    await rig.subscribe("ONE", 1)
+    await rig.subscribe("SUSPENDED")
+    await rig.suspend("SUSPENDED")
+    await rig.subscribe("GONE", 1)
+    await rig.subscribe("GONE")
+    await rig.unsubscribe("GONE")
+    rig.channel.events.clear()
+    await rig.stop()
+    rig.entries = rig.entries.another()
+    await rig.start()
     await settle()
     for ae in ("GLOBAL", "FILTER", "ONE", "SUSPENDED", "FALLBACK"):
-        assert statuses_told(desk, ae) == ["GOING DOWN", "RESTARTED"], ae
+        assert statuses_told(rig, ae) == ["GOING DOWN", "RESTARTED"], ae
     for ae in ("GONE", "STRANGER"):
-        assert statuses_told(desk, ae) == [], ae
+        assert statuses_told(rig, ae) == [], ae
 
 
 @on_loop
 async def test_cc_2_4_1_a_start_with_nothing_is_cold_and_with_anything_warm() -> None:
-    desk = await Desk("FALLBACK", settings=Settings(status_change_receivers=("FALLBACK",))).start()
+    rig = await ServiceRig("FALLBACK", settings=Settings(status_change_receivers=("FALLBACK",))).start()
     for _ in range(2):
         await settle()
-        await desk.stop()
-        desk.entries = desk.entries.another()
-        await desk.start()
+        await rig.stop()
+        rig.entries = rig.entries.another()
+        await rig.start()
     await settle()
-    notices = [event.information for event in desk.channel.events["FALLBACK"]]
+    notices = [event.information for event in rig.channel.events["FALLBACK"]]
     assert [
         (text(notice, tags.SCP_STATUS), text(notice, tags.SUBSCRIPTION_LIST_STATUS)) for notice in notices
     ] == [

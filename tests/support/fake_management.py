@@ -351,7 +351,7 @@ def _sort_key(workitem: Workitem, order: str) -> Any:
     return workitem.created
 
 
-class FakeDesk:
+class FakeDelivery:
     """Delivery with reports that a test sets."""
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ from orthanc_ups.modality.stations import Stations
 from orthanc_ups.settings import ModalityWorklist, Settings
 from tests.support import workitems
 from tests.support.modality import STUDY, begun, scheduled
-from tests.support.service import Desk
+from tests.support.service import ServiceRig
 
 STEP = "2.25.501"
 STATIONS = Stations(ModalityWorklist(stations={"CT1": "CTROOM1"}), AeTitles())
@@ -50,12 +50,12 @@ class Modality:
 
     def __init__(
         self,
-        desk: Desk,
+        rig: ServiceRig,
         settings: Settings = Settings(),  # noqa: B008 - frozen
         archive: ImageArchive | None = None,
     ) -> None:
-        self.desk = desk
-        service = desk.service
+        self.rig = rig
+        service = rig.service
         self.steps = service.performed_steps
         self.performances = Performances(
             service.worklist, service.workitems, STATIONS, service.identity, "ORTHANC", 0, archive
@@ -88,13 +88,13 @@ class Modality:
         return step.notes.get(workitems.uid(1) if workitem is None else workitem, "")
 
 
-async def scheduled_workitem(desk: Desk, number: int = 1, **changes: Element | None) -> DataSet:
+async def scheduled_workitem(rig: ServiceRig, number: int = 1, **changes: Element | None) -> DataSet:
     """Create a workitem at CT1; return its step as a worklist query shows it."""
     station = element("SQ", workitems.code("CTROOM1", "99H", "CT"))
-    await desk.create(
+    await rig.create(
         number,
         workitems.minimal(
             t00404025=station, t0020000D=element("UI", STUDY), t00100020=element("LO", "P1"), **changes
         ),
     )
-    return scheduled(t00400009=element("SH", step_id(desk.workitem(number).created)))
+    return scheduled(t00400009=element("SH", step_id(rig.workitem(number).created)))

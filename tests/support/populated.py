@@ -10,42 +10,42 @@ from orthanc_ups.core.dataset import element
 from orthanc_ups.settings import Settings
 from tests.support.service import (
     FILTERED,
-    Desk,
+    ServiceRig,
 )
 
 HIGH: Final = {tags.PRIORITY: element("CS", "HIGH")}
 
 
-async def prepared(path: str = ":memory:") -> Desk:
+async def prepared(path: str = ":memory:") -> ServiceRig:
     """Workitem 1 is SCHEDULED; A is subscribed globally, B to this workitem with lock."""
-    desk = await Desk("A", "B", path=path).start()
-    await desk.subscribe("A")
-    await desk.create(1)
-    await desk.subscribe("B", 1, lock=True)
-    await desk.pass_by(2)
-    desk.channel.events.clear()
-    return desk
+    rig = await ServiceRig("A", "B", path=path).start()
+    await rig.subscribe("A")
+    await rig.create(1)
+    await rig.subscribe("B", 1, lock=True)
+    await rig.pass_by(2)
+    rig.channel.events.clear()
+    return rig
 
 
-async def populated(path: str = ":memory:") -> Desk:
+async def populated(path: str = ":memory:") -> ServiceRig:
     """A worklist with every kind of entry: workitems, logs, tombstone, overflow, cursors, dead letters."""
-    desk = Desk("A", "B", "C", settings=Settings(dead_letter_after=3_600.0), path=path)
-    await desk.start()
-    await desk.subscribe("A")
-    await desk.subscribe("B", FILTERED, lock=True, keys=HIGH)
+    rig = ServiceRig("A", "B", "C", settings=Settings(dead_letter_after=3_600.0), path=path)
+    await rig.start()
+    await rig.subscribe("A")
+    await rig.subscribe("B", FILTERED, lock=True, keys=HIGH)
     for number in range(1, 4):
-        await desk.create(number)
-    await desk.subscribe("C", 1)
-    desk.channel.refuses = {desk.service.order.next}
-    await desk.claim(2)
-    desk.channel.down["C"] = "switched off"
-    await desk.claim(1)
+        await rig.create(number)
+    await rig.subscribe("C", 1)
+    rig.channel.refuses = {rig.service.order.next}
+    await rig.claim(2)
+    rig.channel.down["C"] = "switched off"
+    await rig.claim(1)
     for n in range(80):
         readiness = ("READY", "UNAVAILABLE")[n % 2]
-        await desk.update({tags.READINESS: element("CS", readiness)}, 1)
-    await desk.cancel(3)
-    await desk.purge(3)
-    await desk.pass_by(3)
-    result = {key.partition("/")[0] for key in desk.entries.documents()}
+        await rig.update({tags.READINESS: element("CS", readiness)}, 1)
+    await rig.cancel(3)
+    await rig.purge(3)
+    await rig.pass_by(3)
+    result = {key.partition("/")[0] for key in rig.entries.documents()}
     assert result == {"workitem", "subscriber", "events", "delivery", "dead", "worklist"}
-    return desk
+    return rig

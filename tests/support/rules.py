@@ -18,7 +18,7 @@ from orthanc_ups.rules.follower import Follower
 from orthanc_ups.rules.memory import NOTE, Memory
 from orthanc_ups.rules.worklist_access import WorklistAccess
 from orthanc_ups.store.port import StoreUnavailable
-from tests.support.service import Desk
+from tests.support.service import ServiceRig
 
 STABLE_AGE = 60.0
 OWN = "pseudo"
@@ -145,21 +145,21 @@ class NoNotes:
         return deleted
 
 
-class RulesDesk:
+class RulesRig:
     """A service with rules. ``round`` does what the follower does after a change."""
 
-    def __init__(self, desk: Desk, rules: Iterable[Mapping[str, Any]]) -> None:
-        self.desk = desk
+    def __init__(self, rig: ServiceRig, rules: Iterable[Mapping[str, Any]]) -> None:
+        self.rig = rig
         self.change_notes = NoNotes()
         self.archive = FilledArchive(self._now)
         self._rules = read_rules(list(rules))
 
     def _now(self) -> datetime:
-        return datetime.fromtimestamp(self.desk.clock.now(), UTC)
+        return datetime.fromtimestamp(self.rig.clock.now(), UTC)
 
-    async def open(self) -> RulesDesk:
+    async def open(self) -> RulesRig:
         """Open as at a start of Orthanc: the memory of the rules is read from the store."""
-        service = self.desk.service
+        service = self.rig.service
         self.memory = Memory()
         worklist = WorklistAccess(service.worklist, service.workitems, lambda: service.identities, self._now)
         effects = Effects(worklist, self.archive, "WORKLIST")
@@ -171,7 +171,7 @@ class RulesDesk:
             self.memory,
             service.notes.note(NOTE),
             self.change_notes,
-            self.desk.clock,
+            self.rig.clock,
             stable_age=STABLE_AGE,
             is_own=lambda identifier: identifier.startswith(OWN),
         )
@@ -181,15 +181,15 @@ class RulesDesk:
 
     async def restart(self) -> None:
         """Crash the worklist and open it again."""
-        await self.desk.restart()
+        await self.rig.restart()
         await self.open()
 
     async def round(self, later: float = 0.0) -> None:
         """Let time pass, then follow once."""
         if later:
-            await self.desk.clock.advance(later)
+            await self.rig.clock.advance(later)
         await self.follower.round()
 
     def workitems(self) -> list[Workitem]:
         """All workitems in the order of their creation."""
-        return list(self.desk.service.workitems.created(0, 2**62, 1000))
+        return list(self.rig.service.workitems.created(0, 2**62, 1000))

@@ -56,7 +56,7 @@ OTHER_TRANSACTION: Final = "1.2.826.0.1.3680043.10.1999.7.2"
 NONE, LOCK, NO_LOCK = Subscription.NONE, Subscription.LOCK, Subscription.NO_LOCK
 _REAL_PATIENCE: Final = 0.02
 _P = ParamSpec("_P")
-_OPENED: ContextVar[list[Desk]] = ContextVar("opened")
+_OPENED: ContextVar[list[ServiceRig]] = ContextVar("opened")
 
 
 class SlowEntries(InMemoryEntries):
@@ -133,7 +133,7 @@ class KnownAes:
         return receiving_ae in self._known
 
 
-class Desk:
+class ServiceRig:
     """A running service, with helpers to use and to damage it.
 
     Attributes:
@@ -177,7 +177,7 @@ class Desk:
         )
         return self.service
 
-    async def start(self) -> Desk:
+    async def start(self) -> ServiceRig:
         """Start and wait until everything has settled."""
         await self.make().start()
         await settle()
@@ -352,13 +352,13 @@ def on_loop(test: Callable[_P, Coroutine[Any, Any, None]]) -> Callable[_P, None]
     """Run an asynchronous test on a loop of its own."""
 
     async def whole(*args: _P.args, **kwargs: _P.kwargs) -> None:
-        opened: list[Desk] = []
+        opened: list[ServiceRig] = []
         _OPENED.set(opened)
         try:
             await test(*args, **kwargs)
         finally:
-            for desk in opened:
-                await desk.crash()
+            for rig in opened:
+                await rig.crash()
 
     @functools.wraps(test)
     def run(*args: _P.args, **kwargs: _P.kwargs) -> None:

@@ -13,35 +13,35 @@ from orthanc_ups.management.answers import ImportState
 from orthanc_ups.transfer.exporter import Position
 from orthanc_ups.transfer.routes import Importer, export_page, report_json
 from tests.support.delivery import settle
-from tests.support.service import Desk
+from tests.support.service import ServiceRig
 
 OPERATOR = Requester("WORKLIST", "page", "anna")
 
 
-async def exported(desk: Desk, limit: int = 500) -> list[bytes]:
+async def exported(rig: ServiceRig, limit: int = 500) -> list[bytes]:
     """Every line of an export, without those that end a page."""
     lines: list[bytes] = []
     after: Position | None = None
     while True:
-        page = (await export_page(desk.service.exporter, after, limit)).splitlines()
+        page = (await export_page(rig.service.exporter, after, limit)).splitlines()
         if kind(page[-1]) == "end":
             return lines + page
         lines += page[:-1]
         after = Position.parse(orjson.loads(page[-1])["after"])
 
 
-async def imported(desk: Desk, lines: list[bytes], at_once: int = 500) -> ImportState:
+async def imported(rig: ServiceRig, lines: list[bytes], at_once: int = 500) -> ImportState:
     """Import lines page by page, return the result, and let events be delivered."""
-    importer = Importer(desk.service.import_session)
+    importer = Importer(rig.service.import_session)
     for start in range(0, len(lines), at_once):
         task = asyncio.ensure_future(importer.feed(b"\n".join(lines[start : start + at_once]), OPERATOR))
-        await desk.until_done(task)
+        await rig.until_done(task)
         await task
     await settle()
-    return report_json(desk.service.import_session.report)
+    return report_json(rig.service.import_session.report)
 
 
-async def moved(source: Desk, target: Desk) -> ImportState:
+async def moved(source: ServiceRig, target: ServiceRig) -> ImportState:
     """Export everything from one service and import it into another."""
     return await imported(target, await exported(source))
 

@@ -45,7 +45,7 @@ def wait_until_taken(load: UnderLoad) -> None:
 # --- no room ---
 
 
-def test_a_full_disk_refuses_changes_until_there_is_room(load: UnderLoad) -> None:
+def test_a_full_disk_refuses_changes_until_space_is_free(load: UnderLoad) -> None:
     disk = load.orthanc.folder / "data"
     if not disk.is_mount():
         return a_database_that_cannot_grow(load)

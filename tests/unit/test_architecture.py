@@ -285,6 +285,19 @@ def test_names_are_nouns() -> None:
     assert wrong == SHOWN_TO_USERS
 
 
+METAPHORS = {"desk", "door", "house", "room", "burial", "ledger", "furnished", "farewell"}
+
+
+def test_names_are_no_metaphors() -> None:
+    wrong = {
+        (path.name, name)
+        for path in sources_of_the_project()
+        for name in bindings(parsed(path))
+        if METAPHORS.intersection(word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name))
+    }
+    assert wrong == set()
+
+
 # Comments, strings and regular expressions of JavaScript, which may contain any word. Template strings are checked with
 # their ``${…}``.
 NO_CODE = re.compile(

@@ -65,7 +65,7 @@ _STOPPING: Final = 2.0
 _IDLE: Final = 75.0
 _HEADER: Final = 64 * 1024
 _EVENTS_AT_ONCE: Final = 200
-_HEAD_ROOM: Final = 1 << 20  # bytes of a relayed request in addition to its body
+_HEAD_SIZE: Final = 1 << 20  # bytes of a relayed request in addition to its body
 
 Answer = Callable[[WebRequest], Awaitable[WebResponse]]
 Find = Callable[[DataSet], Awaitable[WorklistAnswers]]
@@ -123,7 +123,7 @@ class InnerPort:
         address = host, settings.cluster.port
         self._listener = TcpListener("other nodes", address, self._server, share, refusal=FULL, tls=context)
         self._parts: LeaderParts | None = None
-        self._largest = max(settings.maximum_body_size * 4, settings.maximum_data_set_size) + _HEAD_ROOM
+        self._largest = max(settings.maximum_body_size * 4, settings.maximum_data_set_size) + _HEAD_SIZE
 
     @property
     def port(self) -> int:

@@ -88,7 +88,7 @@ class Commits:
         # pass its events; if the write did arrive, they are delivered after the next start.
         try:
             events = _events(after.uid, addressed, first + len(acts), entry.at)
-            after = await self._state.overflows.make_room(with_acts, len(events))
+            after = await self._state.overflows.trim(with_acts, len(events))
             after = replace(
                 after,
                 events=(*after.events, *events),

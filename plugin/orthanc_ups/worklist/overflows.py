@@ -72,7 +72,7 @@ class Overflows:
         for overflows in list(self._by_uid.values()):
             yield from overflows
 
-    async def make_room(self, workitem: Workitem, count: int) -> Workitem:
+    async def trim(self, workitem: Workitem, count: int) -> Workitem:
         """The workitem without events that its document need not have, before ``count`` new ones are added.
 
         Waiting events stay in the document. Of the settled ones the last ``SETTLED_IN_DOCUMENT`` stay, so that an
@@ -105,7 +105,7 @@ class Overflows:
         return replace(workitem, events=tuple(events), spilled=spilled)
 
     async def spill_all(self, workitem: Workitem) -> Workitem:
-        """As ``make_room``, for an imported workitem, whose events all wait. Raises StoreUnavailable."""
+        """As ``trim``, for an imported workitem, whose events all wait. Raises StoreUnavailable."""
         events, spilled = workitem.events, workitem.spilled
         while len(events) > SPILL_ABOVE:
             spilled = (*spilled, await self._spill(workitem.uid, events[:SPILLED_AT_ONCE]))

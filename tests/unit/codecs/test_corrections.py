@@ -203,13 +203,13 @@ def test_a_byte_order_mark_in_front_is_no_content() -> None:
 
 
 @pytest.mark.parametrize("lenient", [True, False])
-def test_ps3_5_6_2_a_number_that_has_no_room_in_a_ds_is_rounded_and_named(lenient: bool) -> None:
+def test_ps3_5_6_2_a_number_too_long_for_a_ds_is_rounded_and_named(lenient: bool) -> None:
     dataset, sentences = read('{"00101030":{"vr":"DS","Value":[70.12345678901235]}}', lenient=lenient)
     assert dataset == {"00101030": element("DS", "70.1234567890124")}
     assert sentences == ("PatientWeight (0010,1030) was rounded to the 16 characters of VR DS",)
 
 
-def test_a_number_that_has_no_room_in_an_fd_is_rounded_and_named() -> None:
+def test_a_number_too_long_for_an_fd_is_rounded_and_named() -> None:
     _, sentences = read('{"00181271":{"vr":"FD","Value":[0.12345678901234567890]}}')
     assert sentences == ("WaterEquivalentDiameter (0018,1271) was rounded to the 64 bits of VR FD",)
     assert read('{"00181271":{"vr":"FD","Value":[0.1]}}')[1] == ()

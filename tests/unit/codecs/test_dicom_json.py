@@ -74,7 +74,7 @@ def test_64_bit_numbers_that_a_double_cannot_hold_are_strings(vr: str, written: 
     assert values(vr, f'"{written}"') == values(vr, written) == [int(written)]
 
 
-def test_number_that_has_no_room_in_a_decimal_string_is_rounded_to_what_fits() -> None:
+def test_a_number_too_long_for_a_decimal_string_is_rounded() -> None:
     (number,) = values("DS", "33.333333333333336")
     assert len(number) <= 16
     assert float(number) == pytest.approx(100 / 3)

@@ -18,8 +18,8 @@ from orthanc_ups.core.workitem import HistoryEntry, Workitem, digest
 from orthanc_ups.management.inspection import ServiceInspection
 from orthanc_ups.monitoring import audit
 from orthanc_ups.store.documents import decode, encode
-from tests.support.management_desk import Desk as PageDesk
-from tests.support.service import GLOBAL, OTHER_TRANSACTION, TRANSACTION, Desk, late_watch, on_loop
+from tests.support.management_rig import ManagementRig as PageRig
+from tests.support.service import GLOBAL, OTHER_TRANSACTION, TRANSACTION, ServiceRig, late_watch, on_loop
 from tests.support.transfer import exported, moved, of_kind
 from tests.support.workitems import full, minimal, uid
 
@@ -75,14 +75,14 @@ def test_a_reason_that_came_from_elsewhere_is_shortened() -> None:
 
 @on_loop
 async def test_the_history_keeps_why_and_a_restart_does_not_lose_it() -> None:
-    desk = await Desk("AI").start()
-    await desk.create(1, full("greek"))
-    await desk.do(ChangeState(anna("Room 7 has no network"), uid(1), "IN PROGRESS", TRANSACTION))
-    await desk.subscribe("AI", 1, lock=True)
-    await desk.do(ReleaseLock(anna("AI is switched off"), uid(1), "AI"))
-    await desk.crash()
-    await desk.restart()
-    history = [(entry.who, entry.what, entry.why) for entry in desk.workitem().history]
+    rig = await ServiceRig("AI").start()
+    await rig.create(1, full("greek"))
+    await rig.do(ChangeState(anna("Room 7 has no network"), uid(1), "IN PROGRESS", TRANSACTION))
+    await rig.subscribe("AI", 1, lock=True)
+    await rig.do(ReleaseLock(anna("AI is switched off"), uid(1), "AI"))
+    await rig.crash()
+    await rig.restart()
+    history = [(entry.who, entry.what, entry.why) for entry in rig.workitem().history]
     assert history == [
         ("SCHEDULER by DIMSE", "created", ""),
         ("anna as WORKLIST by page", "claimed", "Room 7 has no network"),
@@ -93,8 +93,8 @@ async def test_the_history_keeps_why_and_a_restart_does_not_lose_it() -> None:
 
 @on_loop
 async def test_the_reason_of_a_cancellation_request_stands_in_the_history_whoever_sent_it() -> None:
-    desk = await Desk().start()
-    await desk.create(1)
+    rig = await ServiceRig().start()
+    await rig.create(1)
     code = {tags.CODE_MEANING: element("LO", "Equipment failure")}
     information = {
         tags.REASON_FOR_CANCELLATION: element("LT", "Scanner is down"),
@@ -102,8 +102,8 @@ async def test_the_reason_of_a_cancellation_request_stands_in_the_history_whoeve
             "SQ", {tags.CODE_VALUE: element("SH", "110501"), tags.CODING_SCHEME: element("SH", "DCM"), **code}
         ),
     }
-    await desk.do(RequestCancel(Requester("RIS", "DIMSE"), uid(1), dict(sorted(information.items()))))
-    assert desk.workitem().history[-1].why == "Equipment failure: Scanner is down"
+    await rig.do(RequestCancel(Requester("RIS", "DIMSE"), uid(1), dict(sorted(information.items()))))
+    assert rig.workitem().history[-1].why == "Equipment failure: Scanner is down"
 
 
 def test_documents_of_before_there_were_reasons_are_read() -> None:
@@ -118,15 +118,15 @@ def test_documents_of_before_there_were_reasons_are_read() -> None:
 async def test_who_deleted_a_workitem_and_why_is_logged_and_remembered(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    desk = await Desk().start()
-    await desk.create(1, full("greek"))
-    await desk.cancel(1)
+    rig = await ServiceRig().start()
+    await rig.create(1, full("greek"))
+    await rig.cancel(1)
     with caplog.at_level(logging.INFO, "orthanc_ups.worklist"):
-        await desk.do(Purge(anna("Ordered twice for Καστανίδης"), uid(1)))
+        await rig.do(Purge(anna("Ordered twice for Καστανίδης"), uid(1)))
     assert f"anna as WORKLIST by page: purged (Ordered twice for […]); workitem {uid(1)}" in caplog.text
-    await desk.crash()
-    await desk.restart()
-    inspection = ServiceInspection(desk.service, late_watch(desk.service))
+    await rig.crash()
+    await rig.restart()
+    inspection = ServiceInspection(rig.service, late_watch(rig.service))
     for inspect in (inspection.workitem, inspection.event_log):
         with pytest.raises(
             UpsError, match=r"by anna as WORKLIST by page: Ordered twice for \[…\]$"
@@ -134,12 +134,12 @@ async def test_who_deleted_a_workitem_and_why_is_logged_and_remembered(
             await inspect(uid(1))
         assert refused.value.status is GONE
     assert "Καστανίδης" not in caplog.text
-    assert all("Καστανίδης" not in document.decode() for document in desk.stored().values())
+    assert all("Καστανίδης" not in document.decode() for document in rig.stored().values())
 
 
 @on_loop
 async def test_reasons_move_with_an_export() -> None:
-    source, target = await Desk().start(), await Desk().start()
+    source, target = await ServiceRig().start(), await ServiceRig().start()
     for number in (1, 2):
         await source.create(number)
         await source.do(ChangeState(anna("as agreed"), uid(number), "IN PROGRESS", TRANSACTION))
@@ -156,11 +156,11 @@ async def test_reasons_move_with_an_export() -> None:
 @on_loop
 async def test_the_audit_log_has_the_reason_also_of_what_has_no_history() -> None:
     records: list[audit.AuditRecord] = []
-    desk = await Desk("AI").start()
-    desk.service.worklist.observers.append(lambda *act: records.append(audit.record_of(*act)))
-    await desk.create(1, full("greek"))
-    await desk.do(Subscribe(anna("New software"), GLOBAL, "AI"))
-    await desk.do(ChangeState(anna("Καστανίδης waits"), uid(1), "IN PROGRESS", TRANSACTION))
+    rig = await ServiceRig("AI").start()
+    rig.service.worklist.observers.append(lambda *act: records.append(audit.record_of(*act)))
+    await rig.create(1, full("greek"))
+    await rig.do(Subscribe(anna("New software"), GLOBAL, "AI"))
+    await rig.do(ChangeState(anna("Καστανίδης waits"), uid(1), "IN PROGRESS", TRANSACTION))
     reasons = [orjson.loads(record.data).get("reason") for record in records]
     assert reasons == [None, "New software", "[…] waits"]
 
@@ -169,43 +169,43 @@ async def test_the_audit_log_has_the_reason_also_of_what_has_no_history() -> Non
 
 
 def test_every_action_of_the_page_takes_a_reason() -> None:
-    desk = PageDesk()
-    uid = desk.have()
-    desk.ask("PUT", f"/workitems/{uid}/subscribers/AI", {"lock": True, "reason": "subscribe"})
+    rig = PageRig()
+    uid = rig.have()
+    rig.ask("PUT", f"/workitems/{uid}/subscribers/AI", {"lock": True, "reason": "subscribe"})
     attributes = {"ScheduledProcedureStepPriority": "HIGH"}
-    desk.ask("PUT", f"/workitems/{uid}", {"attributes": attributes, "reason": "edit"})
-    desk.ask("POST", f"/workitems/{uid}/claim", {"reason": "claim"})
-    desk.ask("DELETE", f"/workitems/{uid}/subscribers/AI/lock", query="reason=release%20it")
-    desk.ask("DELETE", f"/workitems/{uid}/subscribers/AI", headers={"x-ups-query": "reason=unsubscribe"})
-    desk.ask("POST", f"/workitems/{uid}/complete", {"reason": "complete"})
-    reasons = [entry.get("why") for entry in desk.ask("GET", f"/workitems/{uid}")["history"]]
+    rig.ask("PUT", f"/workitems/{uid}", {"attributes": attributes, "reason": "edit"})
+    rig.ask("POST", f"/workitems/{uid}/claim", {"reason": "claim"})
+    rig.ask("DELETE", f"/workitems/{uid}/subscribers/AI/lock", query="reason=release%20it")
+    rig.ask("DELETE", f"/workitems/{uid}/subscribers/AI", headers={"x-ups-query": "reason=unsubscribe"})
+    rig.ask("POST", f"/workitems/{uid}/complete", {"reason": "complete"})
+    reasons = [entry.get("why") for entry in rig.ask("GET", f"/workitems/{uid}")["history"]]
     assert reasons == [None, "subscribe", "edit", "claim", "release it", "unsubscribe", "complete"]
-    desk.ask("DELETE", f"/workitems/{uid}", query="reason=delete")
-    assert desk.worklist.commands[-1].requester.reason == "delete"
+    rig.ask("DELETE", f"/workitems/{uid}", query="reason=delete")
+    assert rig.worklist.commands[-1].requester.reason == "delete"
 
 
 def test_a_cancellation_on_behalf_has_code_and_words_in_the_history() -> None:
-    desk = PageDesk()
-    uid = desk.have()
-    desk.ask("POST", f"/workitems/{uid}/claim", {})
+    rig = PageRig()
+    uid = rig.have()
+    rig.ask("POST", f"/workitems/{uid}/claim", {})
     code = {"CodeValue": "110501", "CodingSchemeDesignator": "DCM", "CodeMeaning": "Equipment failure"}
-    desk.ask("POST", f"/workitems/{uid}/cancel", {"reason": "Scanner is down", "code": code})
-    last = desk.ask("GET", f"/workitems/{uid}")["history"][-1]
+    rig.ask("POST", f"/workitems/{uid}/cancel", {"reason": "Scanner is down", "code": code})
+    last = rig.ask("GET", f"/workitems/{uid}")["history"][-1]
     assert last["why"] == "Equipment failure: Scanner is down"
 
 
 @pytest.mark.parametrize("reason", [LONG, 7, ["x"]])
 def test_a_reason_that_cannot_be_kept_is_refused_by_name_and_nothing_happens(reason: object) -> None:
-    desk = PageDesk()
-    uid = desk.have()
-    refusal = desk.refused(400, "POST", f"/workitems/{uid}/claim", {"reason": reason})
+    rig = PageRig()
+    uid = rig.have()
+    refusal = rig.refused(400, "POST", f"/workitems/{uid}/claim", {"reason": reason})
     assert refusal["error"].startswith('"reason"')
-    assert desk.ask("GET", f"/workitems/{uid}")["state"] == "SCHEDULED"
-    desk.refused(400, "DELETE", f"/workitems/{uid}", query=f"reason={LONG}")
+    assert rig.ask("GET", f"/workitems/{uid}")["state"] == "SCHEDULED"
+    rig.refused(400, "DELETE", f"/workitems/{uid}", query=f"reason={LONG}")
 
 
 def test_the_longest_reason_is_taken() -> None:
-    desk = PageDesk()
-    uid = desk.have()
-    desk.ask("POST", f"/workitems/{uid}/claim", {"reason": f"  {LONG[1:]}  "})
-    assert desk.ask("GET", f"/workitems/{uid}")["history"][-1]["why"] == LONG[1:]
+    rig = PageRig()
+    uid = rig.have()
+    rig.ask("POST", f"/workitems/{uid}/claim", {"reason": f"  {LONG[1:]}  "})
+    assert rig.ask("GET", f"/workitems/{uid}")["history"][-1]["why"] == LONG[1:]

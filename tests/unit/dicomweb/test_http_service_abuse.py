@@ -46,7 +46,7 @@ def filtered() -> Iterator[WebService]:
 
 
 @pytest.mark.parametrize("hidden", ["%2Fcancelrequest", "%2fcancelrequest", "%3F/cancelrequest", "..%2Fx"])
-def test_a_uid_that_is_none_opens_no_other_door(filtered: WebService, hidden: str) -> None:
+def test_an_invalid_uid_is_not_authorized_as_another_path(filtered: WebService, hidden: str) -> None:
     url = f"{filtered.origin}/dicom-web/workitems/{uid(1)}"
     headers = {"Content-Type": "application/dicom+json"}
     answer = filtered.session.post(url + hidden, data=b"{}", headers=headers, timeout=TIMEOUT)

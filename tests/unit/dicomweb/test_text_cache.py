@@ -39,7 +39,7 @@ def test_equal_attributes_of_two_workitems_do_not_share_a_text() -> None:
     assert first is not second
 
 
-def test_the_one_not_asked_for_goes_when_room_is_short() -> None:
+def test_the_text_requested_longest_ago_goes_when_the_cache_is_full() -> None:
     oldest, two, three = (labelled(text) for text in "123")
     spelled = TextCache(maximum=2 * len(dicom_json.encode_all([oldest])))
     first, second = of(spelled, oldest), of(spelled, two)
@@ -49,7 +49,7 @@ def test_the_one_not_asked_for_goes_when_room_is_short() -> None:
     assert of(spelled, two) is not second
 
 
-def test_what_is_larger_than_the_room_is_told_all_the_same() -> None:
+def test_a_text_larger_than_the_cache_is_answered_all_the_same() -> None:
     spelled, attributes = TextCache(maximum=10), labelled("a")
     first = of(spelled, attributes)
     assert first == dicom_json.encode_all([attributes])

@@ -444,7 +444,7 @@ def test_our_own_ae_title_is_shown_otherwise(watcher: EventReceiver) -> None:
         assert watcher.wait_for(1)[0].calling == "UPS"
 
 
-def test_replies_with_data_sets_take_no_room_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replies_with_data_sets_return_their_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """UPS has no event replies, but who sends one is heard all the same."""
     budgets: list[MemoryBudget] = []
 

@@ -58,7 +58,7 @@ def reset(peer: RawPeer) -> None:
     peer.socket.close()
 
 
-def test_a_message_beyond_a_full_queue_gives_its_room_back(rig: DimseRig) -> None:
+def test_a_message_beyond_a_full_queue_returns_its_memory(rig: DimseRig) -> None:
     """Of three requests one is served, one waits, and the reader waits with the third, when the peer resets."""
     go_on = asyncio.Event()
 
@@ -75,7 +75,7 @@ def test_a_message_beyond_a_full_queue_gives_its_room_back(rig: DimseRig) -> Non
     wait_for_all_of_it(rig)
 
 
-def test_a_cancel_with_a_data_set_takes_no_room_for_good(rig: DimseRig) -> None:
+def test_a_cancel_with_a_data_set_returns_its_memory(rig: DimseRig) -> None:
     """C-CANCEL has none (PS3.7 §9.3.2.3), but what has one is read all the same."""
     with RawPeer(rig.port, tags.PUSH) as peer:
         peer.post(raw_dimse.cancel(), b"\0" * 1000)
@@ -105,13 +105,13 @@ def test_a_cancel_with_a_data_set_takes_no_room_for_good(rig: DimseRig) -> None:
         "no data set", "queued and vanished", "queued and aborted", "queued and broken",
     ],
 )  # fmt: skip
-def test_however_an_association_ends_all_room_comes_back(rig: DimseRig, raw: bytes) -> None:
+def test_however_an_association_ends_all_memory_is_returned(rig: DimseRig, raw: bytes) -> None:
     with RawPeer(rig.port, tags.PUSH) as peer:
         peer.send(raw)
     wait_for_all_of_it(rig)
 
 
-def test_strangers_that_may_only_echo_take_no_room_from_others(
+def test_peers_that_may_only_echo_take_no_memory_from_others(
     rig: DimseRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[int] = []

@@ -10,34 +10,34 @@ import pytest
 from orthanc_ups.core import tags
 from orthanc_ups.core.dataset import element
 from tests.support.fake_management import FakeOrthanc
-from tests.support.management_desk import Desk
+from tests.support.management_rig import ManagementRig
 
 
 @pytest.fixture
-def desk() -> Desk:
-    return Desk()
+def rig() -> ManagementRig:
+    return ManagementRig()
 
 
-def test_a_few_plain_values_make_a_workitem(desk: Desk) -> None:
-    answer = desk.ask(
+def test_a_few_plain_values_make_a_workitem(rig: ManagementRig) -> None:
+    answer = rig.ask(
         "POST", "/workitems", {"attributes": {"ProcedureStepLabel": "Check", "PatientName": "Doe^Jane"}}
     )
-    stored = desk.worklist.workitems[answer["uid"]].attributes
+    stored = rig.worklist.workitems[answer["uid"]].attributes
     assert stored[tags.PATIENT_NAME] == element("PN", {"Alphabetic": "Doe^Jane"})
     assert stored[tags.START]["Value"] == ["20261122183000.000000+0000"]
     assert stored["00404025"] == element("SQ")
 
 
-def test_the_history_names_the_operator(desk: Desk) -> None:
-    answer = desk.ask("POST", "/workitems", {"attributes": {"ProcedureStepLabel": "Check"}})
-    assert desk.worklist.workitems[answer["uid"]].history[0].who == "anna as UPSWORKLIST by page"
+def test_the_history_names_the_operator(rig: ManagementRig) -> None:
+    answer = rig.ask("POST", "/workitems", {"attributes": {"ProcedureStepLabel": "Check"}})
+    assert rig.worklist.workitems[answer["uid"]].history[0].who == "anna as UPSWORKLIST by page"
 
 
-def test_what_the_rules_refuse_names_the_attribute(desk: Desk) -> None:
-    refusal = desk.refused(400, "POST", "/workitems", {"attributes": {"PatientID": "7"}})
+def test_what_the_rules_refuse_names_the_attribute(rig: ManagementRig) -> None:
+    refusal = rig.refused(400, "POST", "/workitems", {"attributes": {"PatientID": "7"}})
     assert refusal["attribute"] == "ProcedureStepLabel"
     assert refusal["status"] == "MISSING_ATTRIBUTE"
-    assert not desk.worklist.workitems
+    assert not rig.worklist.workitems
 
 
 @pytest.mark.parametrize(
@@ -53,15 +53,15 @@ def test_what_the_rules_refuse_names_the_attribute(desk: Desk) -> None:
         ({"ProcedureStepLabel": "x", "ScheduledProcedureStepPriority": "URGENT"}, "Priority"),
     ],
 )
-def test_wrong_attributes_are_named(desk: Desk, attributes: Any, word: str) -> None:
-    assert word in desk.refused(400, "POST", "/workitems", {"attributes": attributes})["error"]
+def test_wrong_attributes_are_named(rig: ManagementRig, attributes: Any, word: str) -> None:
+    assert word in rig.refused(400, "POST", "/workitems", {"attributes": attributes})["error"]
 
 
-def test_performers_need_only_a_name_and_their_organization(desk: Desk) -> None:
+def test_performers_need_only_a_name_and_their_organization(rig: ManagementRig) -> None:
     person = {"HumanPerformerName": "Reader^Rita", "HumanPerformerOrganization": "Harbour Clinic"}
     attributes = {"ProcedureStepLabel": "x", "ScheduledHumanPerformersSequence": [person]}
-    answer = desk.ask("POST", "/workitems", {"attributes": attributes})
-    row = desk.ask("GET", "/workitems")["workitems"][0]
+    answer = rig.ask("POST", "/workitems", {"attributes": attributes})
+    row = rig.ask("GET", "/workitems")["workitems"][0]
     assert row["uid"] == answer["uid"]
     assert row["performers"] == ["Reader, Rita"]
 
@@ -78,26 +78,26 @@ TEMPLATE = {
 
 
 def test_a_template_gives_defaults_for_now() -> None:
-    shown = Desk(templates=[TEMPLATE]).ask("GET", "/templates")["templates"]
+    shown = ManagementRig(templates=[TEMPLATE]).ask("GET", "/templates")["templates"]
     assert [template["name"] for template in shown] == ["Second reading", "Blank"]
     assert shown[0]["fields"]["ScheduledProcedureStepExpirationDateTime"]["default"] == "20261122203000+0000"
     assert shown[0]["fields"]["ScheduledProcedureStepPriority"]["choices"] == ["HIGH", "LOW"]
 
 
 def test_a_workitem_from_a_template_keeps_what_is_fixed() -> None:
-    desk = Desk(templates=[TEMPLATE])
+    rig = ManagementRig(templates=[TEMPLATE])
     attributes = {"ProcedureStepLabel": "Mine", "PatientID": "P1"}
-    answer = desk.ask("POST", "/workitems", {"template": "Second reading", "attributes": attributes})
-    stored = desk.worklist.workitems[answer["uid"]].attributes
+    answer = rig.ask("POST", "/workitems", {"template": "Second reading", "attributes": attributes})
+    stored = rig.worklist.workitems[answer["uid"]].attributes
     assert stored[tags.LABEL]["Value"] == ["Second reading"]
     assert stored[tags.PRIORITY]["Value"] == ["LOW"]
     assert stored[tags.EXPIRATION]["Value"] == ["20261122203000+0000"]
 
 
 def test_what_a_template_requires_must_be_given() -> None:
-    desk = Desk(templates=[TEMPLATE])
-    assert "PatientID" in desk.refused(400, "POST", "/workitems", {"template": "Second reading"})["error"]
-    assert "Blank" in desk.refused(400, "POST", "/workitems", {"template": "Third"})["error"]
+    rig = ManagementRig(templates=[TEMPLATE])
+    assert "PatientID" in rig.refused(400, "POST", "/workitems", {"template": "Second reading"})["error"]
+    assert "Blank" in rig.refused(400, "POST", "/workitems", {"template": "Third"})["error"]
 
 
 def study() -> FakeOrthanc:
@@ -139,7 +139,7 @@ SERIES = "00000003" + "-00000000" * 4
 
 
 def test_a_study_in_orthanc_fills_the_form_in_advance() -> None:
-    answer = Desk(orthanc=study()).ask("GET", "/prefill", query=f"level=study&id={STUDY}")
+    answer = ManagementRig(orthanc=study()).ask("GET", "/prefill", query=f"level=study&id={STUDY}")
     assert answer["attributes"]["PatientName"] == "Doe^Jane"
     assert answer["attributes"]["ReferencedRequestSequence.AccessionNumber"] == "A1"
     assert [row["chosen"] for row in answer["inputs"]] == [True, True]
@@ -147,7 +147,7 @@ def test_a_study_in_orthanc_fills_the_form_in_advance() -> None:
 
 
 def test_of_a_series_only_it_is_chosen() -> None:
-    answer = Desk(orthanc=study()).ask("GET", "/prefill", query=f"level=series&id={SERIES}")
+    answer = ManagementRig(orthanc=study()).ask("GET", "/prefill", query=f"level=series&id={SERIES}")
     assert [(row["id"] == SERIES, row["chosen"]) for row in answer["inputs"]] == [
         (True, True),
         (False, False),
@@ -155,14 +155,14 @@ def test_of_a_series_only_it_is_chosen() -> None:
 
 
 def test_inputs_become_references_with_every_instance() -> None:
-    desk = Desk(orthanc=study())
-    prefill = desk.ask("GET", "/prefill", query=f"level=study&id={STUDY}")
+    rig = ManagementRig(orthanc=study())
+    prefill = rig.ask("GET", "/prefill", query=f"level=study&id={STUDY}")
     content = {
         "attributes": {**prefill["attributes"], "ProcedureStepLabel": "Read"},
         "inputs": [{"level": "study", "id": STUDY}],
     }
-    answer = desk.ask("POST", "/workitems", content)
-    inputs = desk.ask("GET", f"/workitems/{answer['uid']}")["inputs"]
+    answer = rig.ask("POST", "/workitems", content)
+    inputs = rig.ask("GET", f"/workitems/{answer['uid']}")["inputs"]
     assert [(row["study"], row["series"], row["instance"]) for row in inputs] == [
         ("1.2.1", "1.2.2.0", "1.2.3.0"),
         ("1.2.1", "1.2.2.1", "1.2.3.1"),
@@ -179,11 +179,11 @@ def test_inputs_become_references_with_every_instance() -> None:
     ],
 )
 def test_only_resources_of_orthanc_can_be_asked_for(query: str, status: int) -> None:
-    Desk(orthanc=study()).refused(status, "GET", "/prefill", query=query)
+    ManagementRig(orthanc=study()).refused(status, "GET", "/prefill", query=query)
 
 
-def test_links_point_into_the_viewers_that_are_there(desk: Desk) -> None:
-    desk.orthanc.located["1.2.1"] = [("Study", STUDY)]
-    links = desk.ask("GET", "/links", query="study=1.2.1")["links"]
+def test_links_point_into_the_viewers_that_are_there(rig: ManagementRig) -> None:
+    rig.orthanc.located["1.2.1"] = [("Study", STUDY)]
+    links = rig.ask("GET", "/links", query="study=1.2.1")["links"]
     assert links == [{"name": "Orthanc Explorer", "url": f"app/explorer.html#study?uuid={STUDY}"}]
-    assert desk.ask("GET", "/links", query="study=1.9")["links"] == []
+    assert rig.ask("GET", "/links", query="study=1.9")["links"] == []

@@ -24,7 +24,7 @@ from orthanc_ups.rules.routes import RuleRoutes
 from orthanc_ups.transfer.routes import Transfer
 from tests.support.fake_management import (
     FakeClock,
-    FakeDesk,
+    FakeDelivery,
     FakeDimse,
     FakeModalities,
     FakeOrthanc,
@@ -43,7 +43,7 @@ def routes() -> tuple[Route, ...]:
     ports = Ports(
         worklist,
         worklist,
-        FakeDesk(),
+        FakeDelivery(),
         FakeDimse(),
         FakeOrthanc(),
         FakeModalities(),

@@ -24,7 +24,7 @@ from orthanc_ups.management.operating import start_warnings
 from orthanc_ups.management.permissions import RIGHTS, Right
 from orthanc_ups.management.routing import Route, Router
 from orthanc_ups.settings import OrthancSettings, Settings
-from tests.support.management_desk import JSON, Desk
+from tests.support.management_rig import JSON, ManagementRig
 from tests.unit.management.test_openapi import routes
 
 USERS = {"ris": ("RIS", "RIS2"), "admin": ("*",), "viewer": ()}
@@ -33,18 +33,18 @@ ROUTES = tuple(RIGHTS.items())
 CHANGING = [route for route, right in ROUTES if right is not Right.LOOK]
 
 
-def desk_of(user: str | None, **more: Any) -> Desk:
-    desk = Desk(users=USERS, user=user, **more)
-    desk.have(1)
-    return desk
+def rig_of(user: str | None, **more: Any) -> ManagementRig:
+    rig = ManagementRig(users=USERS, user=user, **more)
+    rig.have(1)
+    return rig
 
 
-def response(desk: Desk, route: str, ae: str = "RIS") -> tuple[int, dict[str, Any]]:
+def response(rig: ManagementRig, route: str, ae: str = "RIS") -> tuple[int, dict[str, Any]]:
     """Status and content of a request with a body that is empty."""
     method, path = route.split(" ")
-    path = path.replace("{uid}", next(iter(desk.worklist.workitems))).replace("{ae}", ae)
+    path = path.replace("{uid}", next(iter(rig.worklist.workitems))).replace("{ae}", ae)
     body: Any = {} if method in ("POST", "PUT") else None
-    answer = desk.answer(method, path, body)
+    answer = rig.answer(method, path, body)
     return answer.status, json.loads(answer.body) if answer.content_type == "application/json" else {}
 
 
@@ -86,41 +86,41 @@ def is_refused(user: str | None, route: str) -> bool:
 
 @pytest.mark.parametrize("user", [*NOBODIES, "ris", "admin"])
 def test_everybody_may_look(user: str | None) -> None:
-    desk = desk_of(user)
+    rig = rig_of(user)
     for route, right in ROUTES:
-        assert right is not Right.LOOK or response(desk, route)[0] != 403, route
+        assert right is not Right.LOOK or response(rig, route)[0] != 403, route
 
 
 @pytest.mark.parametrize("route", [route for route in CHANGING if "port" not in route])
 def test_the_right_of_a_route_decides_for_those_who_are_named(route: str) -> None:
-    own, others = (response(desk_of("ris"), route, ae)[0] != 403 for ae in ("RIS2", "AI"))
+    own, others = (response(rig_of("ris"), route, ae)[0] != 403 for ae in ("RIS2", "AI"))
     expected = {Right.ACT: (True, True), Right.ACT_FOR_AE: (True, False), Right.ADMINISTER: (False, False)}
     assert (own, others) == expected[RIGHTS[route]]
 
 
 @pytest.mark.parametrize("route", [route for route in CHANGING if "port" not in route])
 def test_any_ae_title_may_do_anything(route: str) -> None:
-    assert response(desk_of("admin"), route, "AI")[0] != 403
+    assert response(rig_of("admin"), route, "AI")[0] != 403
 
 
 @pytest.mark.parametrize("route", [route for route in CHANGING if "port" not in route])
 def test_without_users_everybody_may_do_anything(route: str) -> None:
-    desk = Desk(user=None)
-    desk.have(1)
-    assert response(desk, route)[0] != 403
+    rig = ManagementRig(user=None)
+    rig.have(1)
+    assert response(rig, route)[0] != 403
 
 
 @pytest.mark.parametrize("spelling", ["ris2", "Ris2", "%20RIS2", "RIS2%20"])
 def test_an_ae_title_is_the_same_in_every_spelling(spelling: str) -> None:
-    assert response(desk_of("ris"), "POST /subscribers/{ae}/retry", spelling)[0] == 200
-    assert response(desk_of("eve"), "POST /subscribers/{ae}/retry", spelling)[0] == 403
+    assert response(rig_of("ris"), "POST /subscribers/{ae}/retry", spelling)[0] == 200
+    assert response(rig_of("eve"), "POST /subscribers/{ae}/retry", spelling)[0] == 403
 
 
 @pytest.mark.parametrize("ae", ["..", ".", "%2E%2E", "..%2FX", "A%5CB", "A%00", "%252E%252E"])
 def test_ae_titles_that_a_path_could_take_for_something_else_are_refused(ae: str) -> None:
-    desk = desk_of("admin")
+    rig = rig_of("admin")
     for route, _ in ROUTES:
-        assert "{ae}" not in route or response(desk, route, ae)[0] == 400, route
+        assert "{ae}" not in route or response(rig, route, ae)[0] == 400, route
 
 
 def test_orthanc_is_asked_about_the_plain_path_before_anything_is_done() -> None:
@@ -134,10 +134,10 @@ def test_orthanc_is_asked_about_the_plain_path_before_anything_is_done() -> None
         async def may_read(self, request: WebRequest, path: str) -> bool:
             raise AssertionError
 
-    desk = desk_of("admin")
-    desk.api = ManagementApi(replace(desk.ports, admission=Closed()))
-    desk.refused(403, "POST", "/subscribers/%20A%20B/retry/", {})
-    desk.refused(403, "PUT", "//workitems/1.2/subscribers/AI", {})
+    rig = rig_of("admin")
+    rig.api = ManagementApi(replace(rig.ports, admission=Closed()))
+    rig.refused(403, "POST", "/subscribers/%20A%20B/retry/", {})
+    rig.refused(403, "PUT", "//workitems/1.2/subscribers/AI", {})
     assert asked_about == ["POST /subscribers/A%20B/retry", "PUT /workitems/1.2/subscribers/AI"]
 
 
@@ -153,11 +153,11 @@ def test_nobody_reads_by_a_new_workitem_what_orthanc_does_not_let_them_read(user
             asked_about.append(path)
             return False
 
-    desk = desk_of(user)
-    desk.api = ManagementApi(replace(desk.ports, admission=Open()))
+    rig = rig_of(user)
+    rig.api = ManagementApi(replace(rig.ports, admission=Open()))
     study = "6b9e19d9-62094390-5f9ddb01-4a191ae7-9766b715"
-    desk.refused(403, "GET", "/prefill", query=f"level=study&id={study}")
-    desk.refused(403, "POST", "/workitems", {"inputs": [{"level": "study", "id": study}]})
+    rig.refused(403, "GET", "/prefill", query=f"level=study&id={study}")
+    rig.refused(403, "POST", "/workitems", {"inputs": [{"level": "study", "id": study}]})
     assert asked_about == [f"/studies/{study}"] * (2 if user == "admin" else 1)
 
 
@@ -169,43 +169,41 @@ def test_nobody_reads_by_a_new_workitem_what_orthanc_does_not_let_them_read(user
     [("ris", "ris as RIS by page"), ("admin", "admin as UPSWORKLIST by page")],
 )
 def test_users_act_as_their_first_ae_title(user: str, who: str) -> None:
-    desk = desk_of(user)
-    uid = next(iter(desk.worklist.workitems))
-    desk.ask("POST", f"/workitems/{uid}/claim", {})
-    assert desk.worklist.workitems[uid].history[-1].who == who
+    rig = rig_of(user)
+    uid = next(iter(rig.worklist.workitems))
+    rig.ask("POST", f"/workitems/{uid}/claim", {})
+    assert rig.worklist.workitems[uid].history[-1].who == who
 
 
 def test_nothing_in_a_request_makes_its_sender_somebody_else() -> None:
     spoofs = {"user": "admin", "ae": "AI", "requester": "AI", "requesting_ae": "AI"}
-    desk = desk_of("ris")
-    uid = next(iter(desk.worklist.workitems))
-    desk.refused(400, "POST", f"/workitems/{uid}/claim", spoofs)
-    desk.ask("POST", f"/workitems/{uid}/claim", {}, query="user=admin&requester=AI&ae=AI")
-    assert desk.worklist.workitems[uid].history[-1].who == "ris as RIS by page"
-    desk.refused(403, "POST", "/subscribers/AI/subscribe", {"scope": "global"}, query="ae=RIS&user=admin")
+    rig = rig_of("ris")
+    uid = next(iter(rig.worklist.workitems))
+    rig.refused(400, "POST", f"/workitems/{uid}/claim", spoofs)
+    rig.ask("POST", f"/workitems/{uid}/claim", {}, query="user=admin&requester=AI&ae=AI")
+    assert rig.worklist.workitems[uid].history[-1].who == "ris as RIS by page"
+    rig.refused(403, "POST", "/subscribers/AI/subscribe", {"scope": "global"}, query="ae=RIS&user=admin")
     headers = {**JSON, "x-ups-query": "user=admin", "x-forwarded-user": "admin", "remote-user": "admin"}
-    desk.refused(403, "DELETE", f"/workitems/{uid}", headers=headers, query="user=admin")
+    rig.refused(403, "DELETE", f"/workitems/{uid}", headers=headers, query="user=admin")
 
 
 def test_a_cancellation_is_requested_by_the_ae_title_of_the_user() -> None:
-    desk = desk_of("ris")
-    uid = next(iter(desk.worklist.workitems))
-    desk.worklist.known_aes = ("RIS", "AI")
-    desk.ask("PUT", f"/workitems/{uid}/subscribers/RIS", {})
-    claimed(desk, Requester("AI", "DIMSE"))
-    desk.ask("POST", f"/workitems/{uid}/request-cancel", {"reason": "twice"})
-    (request,) = (
-        event for event in desk.worklist.event_logs[uid] if event.type is EventType.CANCEL_REQUESTED
-    )
+    rig = rig_of("ris")
+    uid = next(iter(rig.worklist.workitems))
+    rig.worklist.known_aes = ("RIS", "AI")
+    rig.ask("PUT", f"/workitems/{uid}/subscribers/RIS", {})
+    claimed(rig, Requester("AI", "DIMSE"))
+    rig.ask("POST", f"/workitems/{uid}/request-cancel", {"reason": "twice"})
+    (request,) = (event for event in rig.worklist.event_logs[uid] if event.type is EventType.CANCEL_REQUESTED)
     assert text(request.information, REQUESTING_AE) == "RIS"
 
 
 # --- closing on behalf of a performer ---------------------------------------------------------------
 
 
-def claimed(desk: Desk, requester: Requester) -> str:
-    uid = next(iter(desk.worklist.workitems))
-    asyncio.run(desk.worklist.execute(ChangeState(requester, uid, "IN PROGRESS", "1.2.3.4")))
+def claimed(rig: ManagementRig, requester: Requester) -> str:
+    uid = next(iter(rig.worklist.workitems))
+    asyncio.run(rig.worklist.execute(ChangeState(requester, uid, "IN PROGRESS", "1.2.3.4")))
     return uid
 
 
@@ -225,10 +223,10 @@ def claimed(desk: Desk, requester: Requester) -> str:
 def test_closing_without_a_transaction_uid_takes_the_right_to_act_for_the_performer(
     performer: Requester, user: str, allowed: bool, action: str
 ) -> None:
-    desk = desk_of(user)
-    uid = claimed(desk, performer)
-    assert (action in desk.ask("GET", f"/workitems/{uid}")["actions"]) is allowed
-    answer = desk.answer("POST", f"/workitems/{uid}/{action}", {})
+    rig = rig_of(user)
+    uid = claimed(rig, performer)
+    assert (action in rig.ask("GET", f"/workitems/{uid}")["actions"]) is allowed
+    answer = rig.answer("POST", f"/workitems/{uid}/{action}", {})
     assert answer.status == (200 if allowed else 403), answer.body
 
 
@@ -247,11 +245,11 @@ def test_closing_without_a_transaction_uid_takes_the_right_to_act_for_the_perfor
 def test_the_page_is_told_what_the_user_may_do(
     user: str | None, act: bool, administer: bool, ae_titles: list[str], actions: list[str]
 ) -> None:
-    desk = desk_of(user)
+    rig = rig_of(user)
     expected = {"act": act, "administer": administer, "ae_titles": ae_titles}
-    assert desk.ask("GET", "/system")["rights"] == expected
-    uid = next(iter(desk.worklist.workitems))
-    assert desk.ask("GET", f"/workitems/{uid}")["actions"] == actions
+    assert rig.ask("GET", "/system")["rights"] == expected
+    uid = next(iter(rig.worklist.workitems))
+    assert rig.ask("GET", f"/workitems/{uid}")["actions"] == actions
 
 
 # --- pages of other origins -------------------------------------------------------------------------
@@ -272,11 +270,11 @@ def test_the_page_is_told_what_the_user_may_do(
     "route", [route for route, _ in ROUTES if not route.startswith("GET ") and "port" not in route]
 )
 def test_pages_of_other_origins_change_nothing(route: str, headers: dict[str, str]) -> None:
-    desk = desk_of("admin")
+    rig = rig_of("admin")
     method, path = route.split(" ")
     path = path.replace("{uid}", "1.2").replace("{ae}", "RIS")
-    desk.refused(403, method, path, {}, headers={**JSON, **headers})
-    assert len(desk.worklist.commands) == 1
+    rig.refused(403, method, path, {}, headers={**JSON, **headers})
+    assert len(rig.worklist.commands) == 1
 
 
 @pytest.mark.parametrize(
@@ -290,8 +288,8 @@ def test_pages_of_other_origins_change_nothing(route: str, headers: dict[str, st
     ],
 )
 def test_pages_of_ones_own_and_of_allowed_origins_do(headers: dict[str, str]) -> None:
-    desk = desk_of("admin", allowed_origins=("https://viewer.example",))
-    desk.ask("POST", "/subscribers/RIS/retry", {}, headers={**JSON, **headers})
+    rig = rig_of("admin", allowed_origins=("https://viewer.example",))
+    rig.ask("POST", "/subscribers/RIS/retry", {}, headers={**JSON, **headers})
 
 
 # --- at the start -----------------------------------------------------------------------------------

@@ -16,146 +16,146 @@ from orthanc_ups.settings import Settings
 from tests.support import workitems
 from tests.support.modality import STUDY, discontinued, ended, scheduled
 from tests.support.performing import STEP, Modality, scheduled_workitem
-from tests.support.service import Desk, on_loop
+from tests.support.service import ServiceRig, on_loop
 
 
 @on_loop
 async def test_a_step_that_was_stored_before_a_crash_claims_its_workitem_at_the_next_start() -> None:
-    desk = await Desk().start()
-    item = await scheduled_workitem(desk)
-    modality = Modality(desk)
-    desk.entries.broken_keys.add(f"workitem/{workitems.uid(1)}")
+    rig = await ServiceRig().start()
+    item = await scheduled_workitem(rig)
+    modality = Modality(rig)
+    rig.entries.broken_keys.add(f"workitem/{workitems.uid(1)}")
     assert await modality.begin(item) == 0
-    assert desk.state() == "SCHEDULED"
-    await desk.crash()
-    await desk.restart()
-    again = Modality(desk)
+    assert rig.state() == "SCHEDULED"
+    await rig.crash()
+    await rig.restart()
+    again = Modality(rig)
     await again.service.resume()
-    assert desk.state() == "IN PROGRESS"
+    assert rig.state() == "IN PROGRESS"
     assert await again.begin(item) == 0x0111
     assert await again.report(ended()) == 0
-    assert desk.state() == "COMPLETED"
+    assert rig.state() == "COMPLETED"
 
 
 @on_loop
 async def test_a_step_that_ended_before_a_crash_completes_its_workitem_at_the_next_start() -> None:
-    desk = await Desk().start()
-    item = await scheduled_workitem(desk)
-    modality = Modality(desk)
+    rig = await ServiceRig().start()
+    item = await scheduled_workitem(rig)
+    modality = Modality(rig)
     await modality.begin(item)
-    desk.entries.broken_keys.add(f"workitem/{workitems.uid(1)}")
+    rig.entries.broken_keys.add(f"workitem/{workitems.uid(1)}")
     assert await modality.report(discontinued()) == 0
-    await desk.crash()
-    await desk.restart()
-    await Modality(desk).service.resume()
-    assert desk.state() == "CANCELED"
+    await rig.crash()
+    await rig.restart()
+    await Modality(rig).service.resume()
+    assert rig.state() == "CANCELED"
 
 
 @on_loop
 async def test_a_store_that_fails_for_a_moment_is_tried_again() -> None:
-    desk = await Desk().start()
-    item = await scheduled_workitem(desk)
-    modality = Modality(desk)
-    desk.entries.broken_keys.add(f"workitem/{workitems.uid(1)}")
+    rig = await ServiceRig().start()
+    item = await scheduled_workitem(rig)
+    modality = Modality(rig)
+    rig.entries.broken_keys.add(f"workitem/{workitems.uid(1)}")
     await modality.begin(item)
-    desk.entries.broken_keys.clear()
+    rig.entries.broken_keys.clear()
     await modality.service.resume()
-    assert desk.state() == "IN PROGRESS"
+    assert rig.state() == "IN PROGRESS"
 
 
 @on_loop
 async def test_a_step_that_cannot_be_stored_changes_nothing_and_can_be_sent_again() -> None:
-    desk = await Desk().start()
-    item = await scheduled_workitem(desk)
-    modality = Modality(desk)
-    desk.entries.broken_keys.add(f"note/mpps/{STEP}")
+    rig = await ServiceRig().start()
+    item = await scheduled_workitem(rig)
+    modality = Modality(rig)
+    rig.entries.broken_keys.add(f"note/mpps/{STEP}")
     assert await modality.begin(item) == 0x0213
-    assert desk.state() == "SCHEDULED"
-    desk.entries.broken_keys.clear()
+    assert rig.state() == "SCHEDULED"
+    rig.entries.broken_keys.clear()
     assert await modality.begin(item) == 0
-    assert desk.state() == "IN PROGRESS"
+    assert rig.state() == "IN PROGRESS"
 
 
 @on_loop
 async def test_resuming_what_is_done_writes_nothing() -> None:
-    desk = await Desk().start()
-    modality = Modality(desk)
-    await modality.begin(await scheduled_workitem(desk))
+    rig = await ServiceRig().start()
+    modality = Modality(rig)
+    await modality.begin(await scheduled_workitem(rig))
     await modality.report(ended())
-    before = desk.entries.documents()
-    await Modality(desk).service.resume()
-    assert desk.entries.documents() == before
+    before = rig.entries.documents()
+    await Modality(rig).service.resume()
+    assert rig.entries.documents() == before
 
 
 @on_loop
 async def test_the_transaction_uid_of_a_step_is_stored_nowhere() -> None:
-    desk = await Desk().start()
-    modality = Modality(desk)
-    await modality.begin(await scheduled_workitem(desk))
+    rig = await ServiceRig().start()
+    modality = Modality(rig)
+    await modality.begin(await scheduled_workitem(rig))
     step = modality.steps.get(STEP)
     assert step is not None
     transaction = modality.performances.transaction_of(step)
-    assert desk.workitem().compare(transaction).value == "right"
-    assert not [key for key, document in desk.entries.documents().items() if transaction.encode() in document]
+    assert rig.workitem().compare(transaction).value == "right"
+    assert not [key for key, document in rig.entries.documents().items() if transaction.encode() in document]
 
 
 @on_loop
 async def test_a_second_step_for_a_workitem_does_not_count() -> None:
-    desk = await Desk().start()
-    item = await scheduled_workitem(desk)
-    modality = Modality(desk)
+    rig = await ServiceRig().start()
+    item = await scheduled_workitem(rig)
+    modality = Modality(rig)
     await modality.begin(item)
     await modality.begin(item, uid="2.25.502")
     assert modality.note(uid="2.25.502") == "the workitem is already IN PROGRESS, by another performer"
     await modality.report(ended())
-    assert (desk.state(), modality.note()) == ("COMPLETED", "")
+    assert (rig.state(), modality.note()) == ("COMPLETED", "")
 
 
 @on_loop
 async def test_without_a_step_id_the_station_decides() -> None:
-    desk = await Desk().start()
-    await scheduled_workitem(desk)
+    rig = await ServiceRig().start()
+    await scheduled_workitem(rig)
     reading = element("SQ", workitems.code("READING1", "99H", "Reading"))
-    await desk.create(2, workitems.minimal(t00404025=reading, t0020000D=element("UI", STUDY)))
-    modality = Modality(desk)
+    await rig.create(2, workitems.minimal(t00404025=reading, t0020000D=element("UI", STUDY)))
+    modality = Modality(rig)
     assert await modality.begin(scheduled()) == 0
-    assert (desk.state(1), desk.state(2)) == ("IN PROGRESS", "SCHEDULED")
+    assert (rig.state(1), rig.state(2)) == ("IN PROGRESS", "SCHEDULED")
 
 
 @on_loop
 async def test_two_workitems_that_may_be_meant_are_both_left_alone() -> None:
-    desk = await Desk().start()
-    await scheduled_workitem(desk, 1)
-    await scheduled_workitem(desk, 2)
-    modality = Modality(desk)
+    rig = await ServiceRig().start()
+    await scheduled_workitem(rig, 1)
+    await scheduled_workitem(rig, 2)
+    modality = Modality(rig)
     await modality.begin(scheduled())
-    assert (desk.state(1), desk.state(2)) == ("SCHEDULED", "SCHEDULED")
+    assert (rig.state(1), rig.state(2)) == ("SCHEDULED", "SCHEDULED")
     assert modality.note("") == "2 workitems of this study or order are scheduled at this station"
 
 
 @on_loop
 async def test_a_reference_to_the_workitem_counts_before_everything_else() -> None:
-    desk = await Desk().start()
-    await scheduled_workitem(desk, 1)
-    await scheduled_workitem(desk, 2)
+    rig = await ServiceRig().start()
+    await scheduled_workitem(rig, 1)
+    await scheduled_workitem(rig, 2)
     reference: DataSet = {
         "00081150": element("UI", tags.PUSH),
         "00081155": element("UI", workitems.uid(2)),
     }
-    modality = Modality(desk)
+    modality = Modality(rig)
     await modality.begin(scheduled(t00081110=element("SQ", reference)))
-    assert (desk.state(1), desk.state(2)) == ("SCHEDULED", "IN PROGRESS")
+    assert (rig.state(1), rig.state(2)) == ("SCHEDULED", "IN PROGRESS")
 
 
 @on_loop
 async def test_a_series_without_instances_is_no_output_and_no_hindrance() -> None:
-    desk = await Desk().start()
-    modality = Modality(desk)
-    await modality.begin(await scheduled_workitem(desk))
+    rig = await ServiceRig().start()
+    modality = Modality(rig)
+    await modality.begin(await scheduled_workitem(rig))
     hollow: DataSet = {"0020000E": element("UI", "2.25.1"), "00081140": element("SQ")}
     await modality.report(ended(t00400340=element("SQ", hollow)))
-    assert desk.state() == "COMPLETED"
-    [performed] = items(desk.workitem().attributes, tags.PERFORMED_PROCEDURE)
+    assert rig.state() == "COMPLETED"
+    [performed] = items(rig.workitem().attributes, tags.PERFORMED_PROCEDURE)
     assert items(performed, "00404033") == []
 
 
@@ -173,54 +173,54 @@ class Images:
 
 @on_loop
 async def test_what_a_series_has_that_names_no_instances_orthanc_is_asked_at_the_end() -> None:
-    desk, images = await Desk().start(), Images()
-    modality = Modality(desk, archive=images)
-    await modality.begin(await scheduled_workitem(desk))
+    rig, images = await ServiceRig().start(), Images()
+    modality = Modality(rig, archive=images)
+    await modality.begin(await scheduled_workitem(rig))
     hollow: DataSet = {"0020000E": element("UI", "2.25.1"), "00081140": element("SQ")}
     assert await modality.report({"00400340": element("SQ", hollow)}) == 0, "before the end nobody asks"
     assert await modality.report(ended(t00400340=element("SQ", hollow))) == 0
-    assert desk.state() == "IN PROGRESS" and "not yet" in modality.note()
+    assert rig.state() == "IN PROGRESS" and "not yet" in modality.note()
     images.is_silent = False
     await modality.service.resume()
-    assert desk.state() == "COMPLETED"
-    [performed] = items(desk.workitem().attributes, tags.PERFORMED_PROCEDURE)
+    assert rig.state() == "COMPLETED"
+    [performed] = items(rig.workitem().attributes, tags.PERFORMED_PROCEDURE)
     [output] = items(performed, "00404033")
     assert text(output, "0020000E") == "2.25.1"
 
 
 @on_loop
 async def test_what_was_performed_is_coded_by_the_modality_for_want_of_a_code() -> None:
-    desk = await Desk().start()
-    modality = Modality(desk)
-    await modality.begin(await scheduled_workitem(desk))
+    rig = await ServiceRig().start()
+    modality = Modality(rig)
+    await modality.begin(await scheduled_workitem(rig))
     await modality.report(ended(t00400340=element("SQ")))
-    [performed] = items(desk.workitem().attributes, tags.PERFORMED_PROCEDURE)
+    [performed] = items(rig.workitem().attributes, tags.PERFORMED_PROCEDURE)
     assert text(items(performed, "00404019")[0], tags.CODE_VALUE) == "CT"
     assert text(items(performed, "00404028")[0], tags.CODE_VALUE) == "CTROOM1"
 
 
 @on_loop
 async def test_steps_are_forgotten_as_workitems_are() -> None:
-    desk = await Desk().start()
-    modality = Modality(desk)
+    rig = await ServiceRig().start()
+    modality = Modality(rig)
     await modality.begin(scheduled(), uid="2.25.1")
     await modality.begin(scheduled(), uid="2.25.2")
     await modality.report(ended(), uid="2.25.2")
-    later = desk.service.clock.now() + timedelta(days=8).total_seconds()
+    later = rig.service.clock.now() + timedelta(days=8).total_seconds()
     await modality.steps.forget(later - 7 * 86_400, later - 30 * 86_400)
     assert list(modality.steps.newest()) == ["2.25.1"]
-    assert list(desk.entries.documents("note/mpps/")) == ["note/mpps/2.25.1"]
+    assert list(rig.entries.documents("note/mpps/")) == ["note/mpps/2.25.1"]
 
 
 @on_loop
 async def test_a_step_that_nobody_can_read_is_left_alone(caplog: pytest.LogCaptureFixture) -> None:
-    desk = await Desk().start()
-    modality = Modality(desk)
+    rig = await ServiceRig().start()
+    modality = Modality(rig)
     await modality.begin(scheduled())
-    desk.entries.tamper(f"note/mpps/{STEP}", b"{}")
-    await desk.crash()
-    await desk.restart()
-    assert len(Modality(desk).steps) == 0
+    rig.entries.tamper(f"note/mpps/{STEP}", b"{}")
+    await rig.crash()
+    await rig.restart()
+    assert len(Modality(rig).steps) == 0
     assert "is not readable" in caplog.text
 
 
@@ -236,23 +236,23 @@ class Outputs:
 
 @on_loop
 async def test_a_workitem_whose_outputs_have_not_arrived_is_completed_once_they_have() -> None:
-    desk = await Desk().start()
-    desk.service.worklist.outputs = outputs = Outputs()
-    modality = Modality(desk)
-    await modality.begin(await scheduled_workitem(desk))
+    rig = await ServiceRig().start()
+    rig.service.worklist.outputs = outputs = Outputs()
+    modality = Modality(rig)
+    await modality.begin(await scheduled_workitem(rig))
     assert await modality.report(ended()) == 0
-    assert desk.state() == "IN PROGRESS"
+    assert rig.state() == "IN PROGRESS"
     assert modality.note().startswith("not yet: ")
     outputs.absent = []
-    await Modality(desk).service.resume()
-    assert (desk.state(), Modality(desk).note()) == ("COMPLETED", "")
+    await Modality(rig).service.resume()
+    assert (rig.state(), Modality(rig).note()) == ("COMPLETED", "")
 
 
 @on_loop
 async def test_strict_settings_let_a_whole_step_through() -> None:
     strict = Settings(strict=True)
-    desk = await Desk(settings=strict).start()
-    modality = Modality(desk, strict)
-    assert await modality.begin(await scheduled_workitem(desk)) == 0
+    rig = await ServiceRig(settings=strict).start()
+    modality = Modality(rig, strict)
+    assert await modality.begin(await scheduled_workitem(rig)) == 0
     assert await modality.report(ended()) == 0
-    assert (desk.state(), modality.note()) == ("COMPLETED", "")
+    assert (rig.state(), modality.note()) == ("COMPLETED", "")

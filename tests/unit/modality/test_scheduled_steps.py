@@ -50,10 +50,14 @@ def test_several_stations_are_several_ae_titles() -> None:
 
 
 def test_the_modality_is_a_station_class_of_dcm_or_that_of_the_settings() -> None:
-    room = at(workitems.code("ROOM1", "99H", "CT"))
-    assert text(step(**room), "00080060") == "CT"
-    assert text(step(**room, t00404026=element("SQ", workitems.code("PT", "DCM", "PET"))), "00080060") == "PT"
-    assert text(step(**room, t00404026=element("SQ", workitems.code("PT", "99H", "PET"))), "00080060") == "CT"
+    station = at(workitems.code("ROOM1", "99H", "CT"))
+    assert text(step(**station), "00080060") == "CT"
+    assert (
+        text(step(**station, t00404026=element("SQ", workitems.code("PT", "DCM", "PET"))), "00080060") == "PT"
+    )
+    assert (
+        text(step(**station, t00404026=element("SQ", workitems.code("PT", "99H", "PET"))), "00080060") == "CT"
+    )
 
 
 @pytest.mark.parametrize(

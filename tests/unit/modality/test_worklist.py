@@ -15,7 +15,7 @@ from orthanc_ups.modality.worklist import ModalityWorklists
 from orthanc_ups.modality.worklist_query import UnusableKey, WorklistQuery
 from orthanc_ups.settings import ModalityWorklist
 from tests.support import workitems
-from tests.support.service import Desk, on_loop
+from tests.support.service import ServiceRig, on_loop
 
 STEP = "00400100"
 SETTINGS = {"stations": {"CT1": "ROOM1"}, "modalities": {"CT1": "CT"}}
@@ -27,17 +27,17 @@ def step(**keys: Any) -> DataSet:
     return {STEP: element("SQ", {tag[1:]: element(*key) for tag, key in keys.items()})}
 
 
-def worklists(desk: Desk, **settings: Any) -> ModalityWorklists:
+def worklists(rig: ServiceRig, **settings: Any) -> ModalityWorklists:
     chosen = ModalityWorklist(enable=True, **(SETTINGS | settings))
-    return ModalityWorklists(chosen, desk.service.workitems, Stations(chosen, AeTitles()), 0)
+    return ModalityWorklists(chosen, rig.service.workitems, Stations(chosen, AeTitles()), 0)
 
 
-async def filled(count: int) -> Desk:
+async def filled(count: int) -> ServiceRig:
     """Workitems at ROOM0 to ROOM4 in turn, one a day, each for a patient of its own."""
-    desk = await Desk().start()
+    rig = await ServiceRig().start()
     for number in range(1, count + 1):
         station = element("SQ", workitems.code(f"ROOM{number % 5}", "99H", "Room"))
-        await desk.create(
+        await rig.create(
             number,
             workitems.minimal(
                 t00404025=station,
@@ -46,18 +46,18 @@ async def filled(count: int) -> Desk:
                 t00100010=element("PN", {"Alphabetic": f"Name{number}^Ann"}),
             ),
         )
-    return desk
+    return rig
 
 
-async def patients(desk: Desk, query: DataSet, **settings: Any) -> list[str]:
+async def patients(rig: ServiceRig, query: DataSet, **settings: Any) -> list[str]:
     asked = {tags.PATIENT_ID: element("LO"), **query}
-    result = await worklists(desk, **settings).find(asked)
+    result = await worklists(rig, **settings).find(asked)
     return [text(answer, tags.PATIENT_ID) for answer in result.answers]
 
 
 @on_loop
 async def test_k_6_1_2_queries_with_a_station_modality_date_or_patient_look_at_few_workitems() -> None:
-    desk = await filled(20)
+    rig = await filled(20)
     for query, limit in (
         (step(t00400001=("AE", "CT1")), 4),
         (step(t00400001=("AE", "CT1"), t00400002=("DA", "20261206")), 1),
@@ -78,14 +78,14 @@ async def test_k_6_1_2_queries_with_a_station_modality_date_or_patient_look_at_f
     ):
         looked_at = 0
         for candidates in WorklistQuery(query, STATIONS, 0).candidates(in_progress=False):
-            _, total = await desk.service.workitems.search(candidates, 0, 0)
+            _, total = await rig.service.workitems.search(candidates, 0, 0)
             looked_at += total
         assert looked_at <= limit, query
 
 
 @on_loop
 async def test_k_6_1_2_a_time_of_a_single_date_finds_what_starts_then() -> None:
-    desk = await filled(4)
+    rig = await filled(4)
     for time, expected in (
         ("0830", ["P2"]),
         ("-0830", ["P2"]),
@@ -94,81 +94,81 @@ async def test_k_6_1_2_a_time_of_a_single_date_finds_what_starts_then() -> None:
         ("-0829", []),
     ):
         query = step(t00400002=("DA", "20261202"), t00400003=("TM", time))
-        assert await patients(desk, query) == expected, time
+        assert await patients(rig, query) == expected, time
 
 
 @on_loop
 async def test_answers_come_by_start_and_each_once() -> None:
-    desk = await filled(12)
-    assert await patients(desk, step(t00400001=("AE", "CT1"))) == ["P1", "P6", "P11"]
-    assert await patients(desk, step(t00080060=("CS", "CT"))) == ["P1", "P6", "P11"]
+    rig = await filled(12)
+    assert await patients(rig, step(t00400001=("AE", "CT1"))) == ["P1", "P6", "P11"]
+    assert await patients(rig, step(t00080060=("CS", "CT"))) == ["P1", "P6", "P11"]
 
 
 @on_loop
 async def test_only_scheduled_workitems_are_shown_unless_the_settings_say_so() -> None:
-    desk = await filled(3)
-    await desk.claim(2)
-    assert await patients(desk, {}) == ["P1", "P3"]
-    assert await patients(desk, {}, show_in_progress=True) == ["P1", "P2", "P3"]
-    await desk.complete(3)
-    assert await patients(desk, {}, show_in_progress=True) == ["P1", "P2"]
+    rig = await filled(3)
+    await rig.claim(2)
+    assert await patients(rig, {}) == ["P1", "P3"]
+    assert await patients(rig, {}, show_in_progress=True) == ["P1", "P2", "P3"]
+    await rig.complete(3)
+    assert await patients(rig, {}, show_in_progress=True) == ["P1", "P2"]
 
 
 @on_loop
 async def test_a_step_in_progress_has_started() -> None:
-    desk = await filled(1)
-    await desk.claim(1)
+    rig = await filled(1)
+    await rig.claim(1)
     query = step(t00400020=("CS", "STARTED"))
-    assert await patients(desk, query, show_in_progress=True) == ["P1"]
-    assert await patients(desk, step(t00400020=("CS", "SCHEDULED")), show_in_progress=True) == []
+    assert await patients(rig, query, show_in_progress=True) == ["P1"]
+    assert await patients(rig, step(t00400020=("CS", "SCHEDULED")), show_in_progress=True) == []
 
 
 @on_loop
 async def test_answers_are_bounded_and_that_is_told() -> None:
-    desk = await filled(5)
-    result = await worklists(desk, maximum_answers=2).find({tags.PATIENT_ID: element("LO")})
+    rig = await filled(5)
+    result = await worklists(rig, maximum_answers=2).find({tags.PATIENT_ID: element("LO")})
     assert len(result.answers) == 2
     assert result.reason == "there are more than 2 (MaximumAnswers)"
-    assert (await worklists(desk, maximum_answers=5).find({tags.PATIENT_ID: element("LO")})).reason == ""
+    assert (await worklists(rig, maximum_answers=5).find({tags.PATIENT_ID: element("LO")})).reason == ""
 
 
 @on_loop
 async def test_a_step_id_finds_its_workitem() -> None:
-    desk = await filled(3)
-    number = desk.workitem(2).created
-    assert await patients(desk, step(t00400009=("SH", f"UPS{number}"))) == ["P2"]
-    assert await patients(desk, step(t00400009=("SH", f"UPS{number}*"))) == ["P2"]
-    assert await patients(desk, step(t00400009=("SH", "OTHER-1"))) == []
-    assert await patients(desk, step(t00400009=("SH", f"UPS{number}", "UPS999"))) == ["P2"]
-    assert await patients(desk, step(t00400009=("SH", "*"))) == ["P1", "P2", "P3"]
-    assert await patients(desk, {"00401001": element("SH", f"UPS{number}")}) == ["P2"]
-    assert await patients(desk, {"00401001": element("SH", "UPS*")}) == ["P1", "P2", "P3"]
+    rig = await filled(3)
+    number = rig.workitem(2).created
+    assert await patients(rig, step(t00400009=("SH", f"UPS{number}"))) == ["P2"]
+    assert await patients(rig, step(t00400009=("SH", f"UPS{number}*"))) == ["P2"]
+    assert await patients(rig, step(t00400009=("SH", "OTHER-1"))) == []
+    assert await patients(rig, step(t00400009=("SH", f"UPS{number}", "UPS999"))) == ["P2"]
+    assert await patients(rig, step(t00400009=("SH", "*"))) == ["P1", "P2", "P3"]
+    assert await patients(rig, {"00401001": element("SH", f"UPS{number}")}) == ["P2"]
+    assert await patients(rig, {"00401001": element("SH", "UPS*")}) == ["P1", "P2", "P3"]
 
 
 @on_loop
 async def test_a_requested_procedure_id_is_that_of_the_request_or_of_the_step() -> None:
-    desk = await filled(2)
+    rig = await filled(2)
     request = element("SQ", workitems.request("A-1"))
-    await desk.create(3, workitems.minimal(t0040A370=request, t00100020=element("LO", "P3")))
+    await rig.create(3, workitems.minimal(t0040A370=request, t00100020=element("LO", "P3")))
     for identifier, expected in (
         ("RP-1", ["P3"]),
         ("RP*", ["P3"]),
         ("UPS*", ["P1", "P2"]),
         ("*", ["P1", "P2", "P3"]),
     ):
-        answered = await patients(desk, {"00401001": element("SH", identifier)})
+        answered = await patients(rig, {"00401001": element("SH", identifier)})
         assert sorted(answered) == expected, identifier
 
 
 @on_loop
 async def test_an_unknown_modality_is_that_of_a_query_for_the_station() -> None:
-    desk = await filled(3)
+    rig = await filled(3)
     query = step(t00400001=("AE", "ROOM2"), t00080060=("CS", "MR"))
-    result = await worklists(desk).find(query)
+    result = await worklists(rig).find(query)
     [answer] = result.answers
     assert text(items(answer, STEP)[0], "00080060") == "MR"
-    assert await patients(desk, step(t00080060=("CS", "MR"))) == []
-    assert await patients(desk, step(t00400001=("AE", "CT1"), t00080060=("CS", "MR"))) == []
+    assert await patients(rig, step(t00080060=("CS", "MR"))) == []
+    assert await patients(rig, step(t00400001=("AE", "CT1"), t00080060=("CS", "MR"))) == []
 
 
 @pytest.mark.parametrize(

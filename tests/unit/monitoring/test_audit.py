@@ -16,7 +16,7 @@ from orthanc_ups.core.outcome import Outcome
 from orthanc_ups.core.statuses import SUCCESS
 from orthanc_ups.monitoring import audit
 from orthanc_ups.monitoring.audit import AuditLog, AuditRecord, emitter
-from tests.support.service import SCHEDULER, TRANSACTION, Desk, on_loop
+from tests.support.service import SCHEDULER, TRANSACTION, ServiceRig, on_loop
 from tests.support.workitems import full, performed, uid
 
 ANNA = Requester("WORKLIST", "page", "anna")
@@ -29,12 +29,12 @@ def orthanc_with(emit: Any) -> Any:
 @on_loop
 async def test_each_accepted_change_is_recorded_with_who_what_and_which() -> None:
     records: list[AuditRecord] = []
-    desk = await Desk("AI").start()
-    desk.service.worklist.observers.append(lambda *act: records.append(audit.record_of(*act)))
-    await desk.create(1, full("greek"))
-    await desk.subscribe("AI", 1, lock=True)
-    await desk.complete(1)
-    await desk.release_lock("AI", 1)
+    rig = await ServiceRig("AI").start()
+    rig.service.worklist.observers.append(lambda *act: records.append(audit.record_of(*act)))
+    await rig.create(1, full("greek"))
+    await rig.subscribe("AI", 1, lock=True)
+    await rig.complete(1)
+    await rig.release_lock("AI", 1)
     assert [record.action for record in records] == [
         "ups-create", "ups-subscribe", "ups-change-state", "ups-update", "ups-change-state", "ups-release-lock",
     ]  # fmt: skip
@@ -54,11 +54,11 @@ async def test_each_accepted_change_is_recorded_with_who_what_and_which() -> Non
 @on_loop
 async def test_what_is_refused_leaves_no_record() -> None:
     acts: list[object] = []
-    desk = await Desk().start()
-    desk.service.worklist.observers.append(lambda *act: acts.append(act))
-    await desk.refused(Purge(SCHEDULER, uid(1)))
-    await desk.create(1)
-    await desk.refused(Create(SCHEDULER, uid(1), full()))
+    rig = await ServiceRig().start()
+    rig.service.worklist.observers.append(lambda *act: acts.append(act))
+    await rig.refused(Purge(SCHEDULER, uid(1)))
+    await rig.create(1)
+    await rig.refused(Create(SCHEDULER, uid(1), full()))
     assert len(acts) == 1
 
 

@@ -33,7 +33,7 @@ def said(caplog: pytest.LogCaptureFixture) -> list[tuple[int, str]]:
     return result
 
 
-def test_a_disk_is_told_to_be_full_once_and_to_have_room_again_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_full_disk_is_logged_once_and_so_is_its_recovery(caplog: pytest.LogCaptureFixture) -> None:
     disks = Disks()
     space = DiskSpace([INDEX, OTHER, INDEX], disks)
     space.check()

@@ -26,7 +26,7 @@ from orthanc_ups.monitoring.metrics import (
 )
 from orthanc_ups.projection.late import LateGroup
 from orthanc_ups.worklist.late_watch import LateSummary
-from tests.support.service import FILTERED, GLOBAL, Desk, late_watch, on_loop
+from tests.support.service import FILTERED, GLOBAL, ServiceRig, late_watch, on_loop
 from tests.support.workitems import progress
 
 NAMES = [metric.name for metric in METRICS]
@@ -132,23 +132,23 @@ def test_every_meter_must_be_there_and_be_known(meters: Mapping[str, object]) ->
 
 @on_loop
 async def test_a_running_worklist_tells_what_it_has() -> None:
-    desk = await Desk("AI", "RIS", "DOSE").start()
+    rig = await ServiceRig("AI", "RIS", "DOSE").start()
     wires = set(METER_READINGS) - {"ups_commands_in_flight", "ups_store_silent", "ups_projection_broken"}
     metrics = Metrics(
-        figures.sources(desk.service, dict.fromkeys(wires, lambda: 0.0), late_watch(desk.service)),
+        figures.sources(rig.service, dict.fromkeys(wires, lambda: 0.0), late_watch(rig.service)),
         lambda *arguments: None,
     )
-    await desk.create(1)
-    await desk.create(2)
-    await desk.claim(2)
-    await desk.subscribe("AI", GLOBAL)
-    await desk.subscribe("AI", 1)
-    await desk.subscribe("RIS", FILTERED, keys={tags.PRIORITY: element("CS", "HIGH")})
-    await desk.subscribe("DOSE", GLOBAL)
-    await desk.unsubscribe("DOSE", GLOBAL)
-    desk.channel.down["AI"] = "it is switched off"
-    await desk.cancel(1)
-    await desk.pass_by(30)
+    await rig.create(1)
+    await rig.create(2)
+    await rig.claim(2)
+    await rig.subscribe("AI", GLOBAL)
+    await rig.subscribe("AI", 1)
+    await rig.subscribe("RIS", FILTERED, keys={tags.PRIORITY: element("CS", "HIGH")})
+    await rig.subscribe("DOSE", GLOBAL)
+    await rig.unsubscribe("DOSE", GLOBAL)
+    rig.channel.down["AI"] = "it is switched off"
+    await rig.cancel(1)
+    await rig.pass_by(30)
     result = await metrics.read()
     assert result["ups_workitems"] == 2 and result["ups_workitems_in_progress"] == 1
     assert result["ups_subscriptions_active"] == 3 and result["ups_subscribers"] == 2
@@ -183,17 +183,17 @@ def test_whole_figures_are_published_exactly_where_orthanc_can() -> None:
 @on_loop
 async def test_a_running_worklist_counts_what_the_table_names() -> None:
     """The names under which the worklist counts are those of the table."""
-    desk = await Desk("AI", "RIS").start()
-    await desk.create(1)
-    await desk.subscribe("AI", GLOBAL)
-    await desk.subscribe("RIS", 1, lock=True)
-    await desk.suspend("AI")
-    await desk.claim(1)
-    await desk.update(progress(), 1)
-    await desk.release_lock("RIS", 1)
-    await desk.unsubscribe("RIS", 1)
-    await desk.create(2)
-    await desk.cancel(2)
-    counted = {f"ups_{name}_total" for name in desk.service.counters}
+    rig = await ServiceRig("AI", "RIS").start()
+    await rig.create(1)
+    await rig.subscribe("AI", GLOBAL)
+    await rig.subscribe("RIS", 1, lock=True)
+    await rig.suspend("AI")
+    await rig.claim(1)
+    await rig.update(progress(), 1)
+    await rig.release_lock("RIS", 1)
+    await rig.unsubscribe("RIS", 1)
+    await rig.create(2)
+    await rig.cancel(2)
+    counted = {f"ups_{name}_total" for name in rig.service.counters}
     assert counted <= set(NAMES)
     assert {"ups_subscriptions_created_total", "ups_subscriptions_removed_total"} <= counted

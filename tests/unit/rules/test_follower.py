@@ -19,8 +19,8 @@ from orthanc_ups.rules.effects import INPUT, OUTPUT, REPLACED, derived_uid
 from orthanc_ups.settings import Settings
 from orthanc_ups.store.port import StoreUnavailable
 from tests.support.delivery import settle
-from tests.support.rules import OWN, STABLE_AGE, RulesDesk
-from tests.support.service import SCHEDULER, TRANSACTION, Desk, on_loop
+from tests.support.rules import OWN, STABLE_AGE, RulesRig
+from tests.support.service import SCHEDULER, TRANSACTION, ServiceRig, on_loop
 from tests.support.transfer import moved
 from tests.support.workitems import minimal, performed, uid
 
@@ -30,8 +30,8 @@ def ai(**more: Any) -> dict[str, Any]:
     return {"Name": "AI", "When": "StableSeries", "If": {"Modality": "CT"}, "Create": create}
 
 
-async def desk(*rules: dict[str, Any], settings: Settings | None = None) -> RulesDesk:
-    return await RulesDesk(await Desk("A", settings=settings).start(), rules).open()
+async def rig(*rules: dict[str, Any], settings: Settings | None = None) -> RulesRig:
+    return await RulesRig(await ServiceRig("A", settings=settings).start(), rules).open()
 
 
 def inputs(workitem: Workitem) -> list[str]:
@@ -53,7 +53,7 @@ def labelled(label: str, **keys: str) -> DataSet:
 
 @on_loop
 async def test_a_series_fires_once_nothing_arrived_for_it_for_the_stable_age() -> None:
-    rules = await desk(ai())
+    rules = await rig(ai())
     rules.archive.arrive("1.9.1", Modality="CT")
     await rules.round()
     await rules.round(STABLE_AGE - 5)
@@ -74,32 +74,32 @@ async def test_a_series_fires_once_nothing_arrived_for_it_for_the_stable_age() -
 
 @on_loop
 async def test_while_uploads_go_on_series_that_are_stable_take_at_most_half_of_the_time() -> None:
-    rules = await desk(ai())
+    rules = await rig(ai())
     for number in range(3):
         rules.archive.arrive(f"1.9.{number}", series=f"1.8.{number}", Modality="CT")
     await rules.round()
     rules.change_notes.tell()
-    await rules.desk.clock.advance(STABLE_AGE + 5)
+    await rules.rig.clock.advance(STABLE_AGE + 5)
     firing = asyncio.ensure_future(rules.follower.round())
     await settle()
     assert len(rules.workitems()) == 1
     while not firing.done():
-        await rules.desk.clock.advance(1.0)
+        await rules.rig.clock.advance(1.0)
     assert len(rules.workitems()) == 3
 
 
 @on_loop
 async def test_a_late_instance_updates_the_workitem_that_moved_here_from_another_worklist_twice() -> None:
-    first = await desk(ai())
+    first = await rig(ai())
     first.archive.arrive("1.9.1", Modality="CT")
     await first.round()
     await first.round(STABLE_AGE + 1)
-    second, third = await Desk().start(), await Desk().start()
-    await moved(first.desk, second)
+    second, third = await ServiceRig().start(), await ServiceRig().start()
+    await moved(first.rig, second)
     await second.restart()
     await moved(second, third)
     await third.restart()
-    rules = await RulesDesk(third, [ai()]).open()
+    rules = await RulesRig(third, [ai()]).open()
     for instance in ("1.9.1", "1.9.2"):
         rules.archive.arrive(instance, Modality="CT")
     await rules.round()
@@ -110,7 +110,7 @@ async def test_a_late_instance_updates_the_workitem_that_moved_here_from_another
 
 @on_loop
 async def test_what_arrived_before_a_crash_fires_after_it() -> None:
-    rules = await desk(ai())
+    rules = await rig(ai())
     rules.archive.arrive("1.9.1", Modality="CT")
     await rules.round()
     await rules.restart()
@@ -122,11 +122,11 @@ async def test_what_arrived_before_a_crash_fires_after_it() -> None:
 
 @on_loop
 async def test_what_arrived_while_nobody_looked_fires_at_once_if_it_is_long_ago() -> None:
-    rules = await desk(ai())
-    await rules.desk.crash()
+    rules = await rig(ai())
+    await rules.rig.crash()
     rules.archive.arrive("1.9.1", Modality="CT")
-    await rules.desk.clock.advance(STABLE_AGE * 10)
-    await rules.desk.start()
+    await rules.rig.clock.advance(STABLE_AGE * 10)
+    await rules.rig.start()
     await rules.open()
     await rules.round()
     assert len(rules.workitems()) == 1
@@ -134,10 +134,10 @@ async def test_what_arrived_while_nobody_looked_fires_at_once_if_it_is_long_ago(
 
 @on_loop
 async def test_a_crash_between_an_effect_and_the_cursor_repeats_it_without_effect() -> None:
-    rules = await desk(ai())
+    rules = await rig(ai())
     rules.archive.arrive("1.9.1", Modality="CT")
     await rules.round()
-    rules.desk.entries.broken_keys.add("note/rules")
+    rules.rig.entries.broken_keys.add("note/rules")
     with pytest.raises(StoreUnavailable):
         await rules.round(STABLE_AGE + 1)
     (workitem,) = rules.workitems()
@@ -150,7 +150,7 @@ async def test_a_crash_between_an_effect_and_the_cursor_repeats_it_without_effec
 
 @on_loop
 async def test_what_the_worklist_itself_stores_fires_nothing() -> None:
-    rules = await desk(ai())
+    rules = await rig(ai())
     rules.archive.arrive(f"{OWN}-1", Modality="CT")
     await rules.round()
     await rules.round(STABLE_AGE + 1)
@@ -159,7 +159,7 @@ async def test_what_the_worklist_itself_stores_fires_nothing() -> None:
 
 @on_loop
 async def test_the_first_start_with_rules_leaves_alone_what_is_there_already() -> None:
-    rules = RulesDesk(await Desk().start(), [ai()])
+    rules = RulesRig(await ServiceRig().start(), [ai()])
     rules.archive.arrive("1.9.1", Modality="CT")
     await rules.open()
     await rules.round(STABLE_AGE + 1)
@@ -168,7 +168,7 @@ async def test_the_first_start_with_rules_leaves_alone_what_is_there_already() -
 
 @on_loop
 async def test_an_older_index_is_followed_from_its_end_on() -> None:
-    rules = await desk(ai())
+    rules = await rig(ai())
     rules.archive.arrive("1.9.1", Modality="CT")
     rules.archive.arrive("1.9.2", Modality="CT")
     await rules.round()
@@ -189,7 +189,7 @@ async def test_an_older_index_is_followed_from_its_end_on() -> None:
 
 @on_loop
 async def test_a_late_instance_is_added_to_a_workitem_that_nobody_has_claimed() -> None:
-    rules = await desk(ai())
+    rules = await rig(ai())
     rules.archive.arrive("1.9.1", Modality="CT")
     await rules.round()
     await rules.round(STABLE_AGE + 1)
@@ -200,13 +200,13 @@ async def test_a_late_instance_is_added_to_a_workitem_that_nobody_has_claimed() 
     assert inputs(workitem) == ["1.9.1", "1.9.2"]
 
 
-async def claimed_before_a_late_instance(**more: Any) -> RulesDesk:
-    rules = await desk(ai(**more))
+async def claimed_before_a_late_instance(**more: Any) -> RulesRig:
+    rules = await rig(ai(**more))
     rules.archive.arrive("1.9.1", Modality="CT")
     await rules.round()
     await rules.round(STABLE_AGE + 1)
     (workitem,) = rules.workitems()
-    await rules.desk.do(ChangeState(SCHEDULER, workitem.uid, "IN PROGRESS", TRANSACTION))
+    await rules.rig.do(ChangeState(SCHEDULER, workitem.uid, "IN PROGRESS", TRANSACTION))
     rules.archive.arrive("1.9.2", Modality="CT")
     await rules.round()
     await rules.round(STABLE_AGE + 1)
@@ -277,37 +277,37 @@ CANCEL = {
 
 @on_loop
 async def test_an_instance_updates_what_matches_and_is_an_input_of_it() -> None:
-    rules = await desk(PLAN)
+    rules = await rig(PLAN)
     waiting = labelled("RT") | {tags.READINESS: element("CS", "INCOMPLETE")}
-    await rules.desk.create(1, dict(sorted(waiting.items())))
-    await rules.desk.create(2, labelled("RT", patient="Q") | {tags.READINESS: element("CS", "INCOMPLETE")})
+    await rules.rig.create(1, dict(sorted(waiting.items())))
+    await rules.rig.create(2, labelled("RT", patient="Q") | {tags.READINESS: element("CS", "INCOMPLETE")})
     rules.archive.arrive("1.9.11", Modality="RTPLAN")
     await rules.round()
-    assert text(rules.desk.workitem(1).attributes, tags.READINESS) == "READY"
-    assert inputs(rules.desk.workitem(1)) == ["1.9.11"]
-    assert text(rules.desk.workitem(2).attributes, tags.READINESS) == "INCOMPLETE"
+    assert text(rules.rig.workitem(1).attributes, tags.READINESS) == "READY"
+    assert inputs(rules.rig.workitem(1)) == ["1.9.11"]
+    assert text(rules.rig.workitem(2).attributes, tags.READINESS) == "INCOMPLETE"
 
 
 @on_loop
 async def test_a_key_that_the_cause_does_not_have_matches_nothing_instead_of_everything() -> None:
-    rules = await desk(PLAN)
-    await rules.desk.create(1, labelled("RT") | {tags.READINESS: element("CS", "INCOMPLETE")})
+    rules = await rig(PLAN)
+    await rules.rig.create(1, labelled("RT") | {tags.READINESS: element("CS", "INCOMPLETE")})
     rules.archive.arrive("1.9.11", Modality="RTPLAN", PatientID="")
     rules.archive.arrive("1.9.12", series="1.8.2", Modality="RTPLAN", PatientID="*")
     await rules.round()
-    assert text(rules.desk.workitem(1).attributes, tags.READINESS) == "INCOMPLETE"
+    assert text(rules.rig.workitem(1).attributes, tags.READINESS) == "INCOMPLETE"
     record = rules.memory.record("Plan")
     assert record.failed == 2 and "has a wildcard" in record.error
 
 
 @on_loop
 async def test_a_report_claims_and_completes_what_waits_for_it() -> None:
-    rules = await desk(REPORT)
-    await rules.desk.create(1, labelled("REPORTING"))
+    rules = await rig(REPORT)
+    await rules.rig.create(1, labelled("REPORTING"))
     rules.archive.arrive("1.9.21", Modality="SR")
     await rules.round()
-    workitem = rules.desk.workitem(1)
-    assert rules.desk.state(1) == "COMPLETED"
+    workitem = rules.rig.workitem(1)
+    assert rules.rig.state(1) == "COMPLETED"
     (done,) = items(workitem.attributes, tags.PERFORMED_PROCEDURE)
     (output,) = items(done, OUTPUT)
     assert [text(item, "00081155") for item in items(output, "00081199")] == ["1.9.21"]
@@ -317,40 +317,40 @@ async def test_a_report_claims_and_completes_what_waits_for_it() -> None:
 
 @on_loop
 async def test_a_crash_between_claim_and_completion_is_made_good() -> None:
-    rules = await desk(REPORT)
-    await rules.desk.create(1, labelled("REPORTING"))
+    rules = await rig(REPORT)
+    await rules.rig.create(1, labelled("REPORTING"))
     claim = Requester("WORKLIST", "rules", reason='rule "Report": instance 1.9.21 arrived')
-    await rules.desk.do(ChangeState(claim, uid(1), "IN PROGRESS", TRANSACTION))
+    await rules.rig.do(ChangeState(claim, uid(1), "IN PROGRESS", TRANSACTION))
     rules.archive.arrive("1.9.21", Modality="SR")
     await rules.round()
-    assert rules.desk.state(1) == "COMPLETED"
+    assert rules.rig.state(1) == "COMPLETED"
 
 
 @on_loop
 async def test_what_a_performer_has_claimed_is_left_to_them() -> None:
-    rules = await desk(REPORT)
-    await rules.desk.create(1, labelled("REPORTING"))
-    await rules.desk.claim(1)
+    rules = await rig(REPORT)
+    await rules.rig.create(1, labelled("REPORTING"))
+    await rules.rig.claim(1)
     rules.archive.arrive("1.9.21", Modality="SR")
     await rules.round()
-    assert rules.desk.state(1) == "IN PROGRESS"
+    assert rules.rig.state(1) == "IN PROGRESS"
 
 
 @on_loop
 async def test_what_nobody_has_claimed_is_canceled_and_a_performer_is_asked_once() -> None:
-    rules = await desk(CANCEL)
-    await rules.desk.create(1, labelled("AI"))
-    await rules.desk.create(2, labelled("AI"))
-    await rules.desk.subscribe("A", 2)
-    await rules.desk.claim(2)
+    rules = await rig(CANCEL)
+    await rules.rig.create(1, labelled("AI"))
+    await rules.rig.create(2, labelled("AI"))
+    await rules.rig.subscribe("A", 2)
+    await rules.rig.claim(2)
     rules.archive.arrive("1.9.21", Modality="SR")
     await rules.round()
-    assert (rules.desk.state(1), rules.desk.state(2)) == ("CANCELED", "IN PROGRESS")
+    assert (rules.rig.state(1), rules.rig.state(2)) == ("CANCELED", "IN PROGRESS")
     why = 'read already (rule "Superseded": instance 1.9.21 arrived)'
-    assert rules.desk.workitem(1).history[-1].why == why
+    assert rules.rig.workitem(1).history[-1].why == why
     rules.memory.cursor = 0
     await rules.round()
-    assert [entry.why for entry in rules.desk.workitem(2).history].count(why) == 1
+    assert [entry.why for entry in rules.rig.workitem(2).history].count(why) == 1
 
 
 # --- ends of workitems ---
@@ -368,9 +368,9 @@ SECOND = {
 
 @on_loop
 async def test_the_end_of_a_workitem_fires_also_if_it_came_while_nobody_looked() -> None:
-    rules = await desk(SECOND)
-    await rules.desk.create(1, labelled("READING"))
-    await rules.desk.complete(1)
+    rules = await rig(SECOND)
+    await rules.rig.create(1, labelled("READING"))
+    await rules.rig.complete(1)
     await rules.restart()
     await rules.round()
     await rules.round()
@@ -387,9 +387,9 @@ async def test_the_end_of_a_workitem_fires_also_if_it_came_while_nobody_looked()
 
 @on_loop
 async def test_a_canceled_workitem_is_no_completed_one() -> None:
-    rules = await desk(SECOND, {**SECOND, "Name": "Again", "When": "Canceled"})
-    await rules.desk.create(1, labelled("READING"))
-    await rules.desk.do(RequestCancel(SCHEDULER, uid(1)))
+    rules = await rig(SECOND, {**SECOND, "Name": "Again", "When": "Canceled"})
+    await rules.rig.create(1, labelled("READING"))
+    await rules.rig.do(RequestCancel(SCHEDULER, uid(1)))
     await rules.round()
     assert [rules.memory.record(name).fired for name in ("Second reading", "Again")] == [0, 1]
 
@@ -402,18 +402,18 @@ async def test_a_rule_that_feeds_itself_by_what_the_cause_has_is_stopped_with_a_
         "If": {"WorklistLabel": "READING"},
         "Create": {"Attributes": {"ProcedureStepLabel": "Again", "WorklistLabel": "{WorklistLabel}"}},
     }
-    rules = await desk(again)
-    await rules.desk.create(1, labelled("READING"))
-    await rules.desk.complete(1)
+    rules = await rig(again)
+    await rules.rig.create(1, labelled("READING"))
+    await rules.rig.complete(1)
     await rules.round()
     _, second = rules.workitems()
-    await rules.desk.do(ChangeState(SCHEDULER, second.uid, "IN PROGRESS", TRANSACTION))
-    await rules.desk.do(Update(SCHEDULER, second.uid, performed(), TRANSACTION))
-    await rules.desk.do(ChangeState(SCHEDULER, second.uid, "COMPLETED", TRANSACTION))
+    await rules.rig.do(ChangeState(SCHEDULER, second.uid, "IN PROGRESS", TRANSACTION))
+    await rules.rig.do(Update(SCHEDULER, second.uid, performed(), TRANSACTION))
+    await rules.rig.do(ChangeState(SCHEDULER, second.uid, "COMPLETED", TRANSACTION))
     await rules.round()
     assert len(rules.workitems()) == 2
     assert rules.memory.record("Again").stopped == 1
-    assert rules.desk.service.counters["rules_stopped"] == 1
+    assert rules.rig.service.counters["rules_stopped"] == 1
 
 
 # --- inputs that are gone ---
@@ -430,7 +430,7 @@ GONE = {
 def test_the_deletion_of_an_input_cancels_the_workitem_also_if_nobody_looked(away: bool) -> None:
     @on_loop
     async def whole() -> None:
-        rules = await desk(ai(), GONE)
+        rules = await rig(ai(), GONE)
         rules.archive.arrive("1.9.1", Modality="CT")
         rules.archive.arrive("1.9.2", series="1.8.2", study="1.7.2", Modality="CT")
         await rules.round()
@@ -455,7 +455,7 @@ def test_a_deletion_right_after_the_creation_is_seen_though_nobody_had_looked_fo
 ) -> None:
     @on_loop
     async def whole() -> None:
-        rules = await desk(ai(), GONE)
+        rules = await rig(ai(), GONE)
         rules.archive.arrive("1.9.1", Modality="CT")
         await rules.round()
         await rules.round(STABLE_AGE + 1)
@@ -472,16 +472,16 @@ def test_a_deletion_right_after_the_creation_is_seen_though_nobody_had_looked_fo
 
 @on_loop
 async def test_a_study_that_a_client_names_is_watched_from_its_command_on() -> None:
-    rules = await desk(GONE)
+    rules = await rig(GONE)
     study, image = "1.7.1", ("1.2.840.10008.5.1.4.1.1.2", "1.9.1")
     item = reference(study, "1.8.1", [image], "DICOM", rules.archive.own_ae)
-    await rules.desk.create(1, dict(sorted({**labelled("AI"), INPUT: element("SQ", item)}.items())))
+    await rules.rig.create(1, dict(sorted({**labelled("AI"), INPUT: element("SQ", item)}.items())))
     await rules.round()
-    assert rules.desk.state(1) == "SCHEDULED", "perhaps its images have yet to come"
-    await rules.desk.update({tags.PRIORITY: element("CS", "HIGH")}, 1, None)
+    assert rules.rig.state(1) == "SCHEDULED", "perhaps its images have yet to come"
+    await rules.rig.update({tags.PRIORITY: element("CS", "HIGH")}, 1, None)
     rules.change_notes.deleted.append(identifier_of("P", study))
     await rules.round()
-    assert rules.desk.state(1) == "CANCELED"
+    assert rules.rig.state(1) == "CANCELED"
 
 
 # --- refusals ---
@@ -489,7 +489,7 @@ async def test_a_study_that_a_client_names_is_watched_from_its_command_on() -> N
 
 @on_loop
 async def test_a_refusal_is_counted_and_told_and_the_others_go_on() -> None:
-    rules = await desk(ai(), {**ai(), "Name": "AI 2"}, settings=Settings(maximum_workitems=1))
+    rules = await rig(ai(), {**ai(), "Name": "AI 2"}, settings=Settings(maximum_workitems=1))
     rules.archive.arrive("1.9.1", Modality="CT")
     await rules.round()
     await rules.round(STABLE_AGE + 1)
@@ -499,7 +499,7 @@ async def test_a_refusal_is_counted_and_told_and_the_others_go_on() -> None:
 
 @on_loop
 async def test_values_of_an_image_that_no_workitem_may_have_do_not_keep_it_from_being_made() -> None:
-    rules = await desk(ai())
+    rules = await rig(ai())
     rules.archive.arrive("1.9.1", Modality="CT", PatientBirthDate="unknown", AccessionNumber="A" * 40)
     await rules.round()
     await rules.round(STABLE_AGE + 1)
@@ -509,20 +509,20 @@ async def test_values_of_an_image_that_no_workitem_may_have_do_not_keep_it_from_
 
 @on_loop
 async def test_a_store_that_is_silent_is_waited_for() -> None:
-    rules = await desk(ai())
+    rules = await rig(ai())
     rules.archive.arrive("1.9.1", Modality="CT")
     await rules.round()
-    rules.desk.entries.unavailable = True
+    rules.rig.entries.unavailable = True
     with pytest.raises((StoreUnavailable, UpsError)):
         await rules.round(STABLE_AGE + 1)
-    rules.desk.entries.unavailable = False
+    rules.rig.entries.unavailable = False
     await rules.round(1)
     assert len(rules.workitems()) == 1
 
 
 @on_loop
 async def test_what_fails_again_and_again_is_given_up_and_the_rest_goes_on() -> None:
-    rules = await desk(ai())
+    rules = await rig(ai())
     rules.archive.arrive("1.9.1", Modality="CT")
     rules.archive.arrive("1.9.2", series="1.8.2", Modality="CT")
     rules.archive.unreadable.add("1.8.1")
@@ -549,7 +549,7 @@ def test_what_is_stable_on_each_level_is_the_input_of_its_workitem(
 ) -> None:
     @on_loop
     async def whole() -> None:
-        rules = await desk({**ai(), "When": when})
+        rules = await rig({**ai(), "When": when})
         rules.archive.arrive("1.9.1", Modality="CT")
         rules.archive.arrive("1.9.2", series="1.8.2", Modality="CT")
         rules.archive.arrive("1.9.3", series="1.8.3", study="1.7.2", Modality="CT")
@@ -564,7 +564,7 @@ def test_what_is_stable_on_each_level_is_the_input_of_its_workitem(
 async def test_a_reference_says_how_its_images_are_retrieved() -> None:
     """PS3.4 Table CC.2.5-3, Referenced Instances and Access: DICOM Retrieval or WADO-RS Retrieval Sequence."""
     url = "https://pacs.example/dicom-web"
-    rules = await desk(ai(), {**ai(), "Name": "web", "Retrieve": url})
+    rules = await rig(ai(), {**ai(), "Name": "web", "Retrieve": url})
     rules.archive.arrive("1.9.1", Modality="CT")
     await rules.round()
     await rules.round(STABLE_AGE + 1)
@@ -576,7 +576,7 @@ async def test_a_reference_says_how_its_images_are_retrieved() -> None:
 
 @on_loop
 async def test_a_rule_that_is_not_enabled_does_nothing() -> None:
-    rules = await desk({**ai(), "Enable": False})
+    rules = await rig({**ai(), "Enable": False})
     rules.archive.arrive("1.9.1", Modality="CT")
     await rules.round()
     await rules.round(STABLE_AGE + 1)
@@ -586,8 +586,8 @@ async def test_a_rule_that_is_not_enabled_does_nothing() -> None:
 @on_loop
 async def test_several_effects_of_a_rule_are_all_done() -> None:
     both = {**ai(), "Cancel": {"Matching": {"WorklistLabel": "OLD", "PatientID": "{PatientID}"}}}
-    rules = await desk(both)
-    await rules.desk.create(1, labelled("OLD"))
+    rules = await rig(both)
+    await rules.rig.create(1, labelled("OLD"))
     rules.archive.arrive("1.9.1", Modality="CT")
     await rules.round()
     await rules.round(STABLE_AGE + 1)

@@ -13,12 +13,12 @@ from orthanc_ups.transfer.routes import ImportStopped
 from tests.support.service import SCHEDULER, TRANSACTION, on_loop
 from tests.support.transfer import exported, imported
 from tests.support.workitems import progress, uid
-from tests.unit.transfer.test_restore import busy_desk, empty_desk
+from tests.unit.transfer.test_restore import busy_rig, empty_rig
 
 
 @on_loop
 async def test_an_import_whose_client_went_away_is_abandoned_and_what_came_is_delivered() -> None:
-    source, target = await busy_desk(), await empty_desk()
+    source, target = await busy_rig(), await empty_rig()
     lines = await exported(source)
     await imported(target, lines[:-1])
     assert not target.events_for("AI")
@@ -31,7 +31,7 @@ async def test_an_import_whose_client_went_away_is_abandoned_and_what_came_is_de
 
 @on_loop
 async def test_an_abandoned_import_is_let_go_once_the_store_answers_again() -> None:
-    source, target = await busy_desk(), await empty_desk()
+    source, target = await busy_rig(), await empty_rig()
     lines = await exported(source)
     await imported(target, lines[:-1])
     target.service.locks.patience = 0.01

@@ -5,53 +5,53 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.service import GLOBAL, LOCK, Desk, on_loop
+from tests.support.service import GLOBAL, LOCK, ServiceRig, on_loop
 from tests.support.transfer import exported, imported
 from tests.support.workitems import uid
 
 
 async def exported_lines() -> list[bytes]:
-    desk = Desk("SUB4", "sub4")
-    desk.strict = True
-    await desk.start()
-    await desk.create(1)
-    await desk.subscribe("SUB4", GLOBAL)
-    await desk.subscribe("sub4", GLOBAL, lock=True)
-    await desk.subscribe("SUB4", 1)
-    await desk.subscribe("sub4", 1, lock=True)
-    desk.channel.down = {"SUB4": "away", "sub4": "away"}
-    await desk.claim(1)
-    return await exported(desk)
+    rig = ServiceRig("SUB4", "sub4")
+    rig.strict = True
+    await rig.start()
+    await rig.create(1)
+    await rig.subscribe("SUB4", GLOBAL)
+    await rig.subscribe("sub4", GLOBAL, lock=True)
+    await rig.subscribe("SUB4", 1)
+    await rig.subscribe("sub4", 1, lock=True)
+    rig.channel.down = {"SUB4": "away", "sub4": "away"}
+    await rig.claim(1)
+    return await exported(rig)
 
 
 @pytest.mark.parametrize("occupied", [False, True], ids=["restored", "merged"])
 @on_loop
 async def test_subscriptions_locks_and_waiting_events_are_those_of_one_subscriber(occupied: bool) -> None:
     lines = await exported_lines()
-    desk = Desk("Sub4")
-    desk.listed = ("Sub4",)
-    await desk.start()
+    rig = ServiceRig("Sub4")
+    rig.listed = ("Sub4",)
+    await rig.start()
     if occupied:
-        await desk.create(9)
-    await imported(desk, lines)
-    assert desk.service.subscriptions.aes() == {"Sub4"}
-    assert desk.subscription("Sub4") is LOCK
-    await desk.pass_by(60)
-    sequences = [event.sequence for event in desk.events_for("Sub4") if event.uid == uid(1)]
+        await rig.create(9)
+    await imported(rig, lines)
+    assert rig.service.subscriptions.aes() == {"Sub4"}
+    assert rig.subscription("Sub4") is LOCK
+    await rig.pass_by(60)
+    sequences = [event.sequence for event in rig.events_for("Sub4") if event.uid == uid(1)]
     assert sequences == sorted(set(sequences))
-    assert "1: IN PROGRESS" in desk.heard("Sub4")
-    await desk.create(2)
-    assert desk.subscription("Sub4", 2) is LOCK
+    assert "1: IN PROGRESS" in rig.heard("Sub4")
+    await rig.create(2)
+    assert rig.subscription("Sub4", 2) is LOCK
 
 
 @on_loop
 async def test_importing_such_an_export_twice_changes_nothing() -> None:
     lines = await exported_lines()
-    desk = Desk("Sub4")
-    desk.listed = ("Sub4",)
-    await desk.start()
-    await imported(desk, lines)
-    before = desk.service.subscriptions.log("Sub4").acts
-    await imported(desk, lines)
-    assert desk.service.subscriptions.log("Sub4").acts == before
-    assert desk.service.subscriptions.aes() == {"Sub4"}
+    rig = ServiceRig("Sub4")
+    rig.listed = ("Sub4",)
+    await rig.start()
+    await imported(rig, lines)
+    before = rig.service.subscriptions.log("Sub4").acts
+    await imported(rig, lines)
+    assert rig.service.subscriptions.log("Sub4").acts == before
+    assert rig.service.subscriptions.aes() == {"Sub4"}

@@ -14,25 +14,25 @@ from orthanc_ups.dicomweb.response import WebResponse
 from orthanc_ups.dicomweb.rights import Rights
 from orthanc_ups.management.routing import JSON_LINES, Router
 from orthanc_ups.transfer.routes import PAGE_BYTES, Transfer, export
-from tests.support.service import Desk, on_loop
+from tests.support.service import ServiceRig, on_loop
 from tests.support.transfer import exported, kind
 from tests.support.workitems import minimal, uid
 
 
-def router(desk: Desk) -> Router:
-    routes = Transfer(desk.service.exporter, desk.service.import_session).routes()
+def router(rig: ServiceRig) -> Router:
+    routes = Transfer(rig.service.exporter, rig.service.import_session).routes()
     return Router(routes, "WORKLIST", Rights({}, AeTitles()), Origins(()))
 
 
-async def get(desk: Desk, path: str, query: str = "") -> WebResponse:
-    return await router(desk).answer(WebRequest("GET", path, query, user="anna"))
+async def get(rig: ServiceRig, path: str, query: str = "") -> WebResponse:
+    return await router(rig).answer(WebRequest("GET", path, query, user="anna"))
 
 
 async def post(
-    desk: Desk, body: bytes, media_type: str = JSON_LINES, api: Router | None = None
+    rig: ServiceRig, body: bytes, media_type: str = JSON_LINES, api: Router | None = None
 ) -> WebResponse:
     headers = {"content-type": media_type}
-    return await (api or router(desk)).answer(WebRequest("POST", "/import", "", headers, body, user="anna"))
+    return await (api or router(rig)).answer(WebRequest("POST", "/import", "", headers, body, user="anna"))
 
 
 def read(answer: WebResponse) -> Any:
@@ -41,13 +41,13 @@ def read(answer: WebResponse) -> Any:
 
 @on_loop
 async def test_an_export_comes_in_pages_that_say_where_to_go_on() -> None:
-    desk = await Desk().start()
+    rig = await ServiceRig().start()
     for number in range(1, 6):
-        await desk.create(number)
+        await rig.create(number)
     lines: list[bytes] = []
     query = "limit=2"
     for _ in range(4):
-        answer = await get(desk, "/export", query)
+        answer = await get(rig, "/export", query)
         assert answer.status == 200 and answer.content_type == "application/x-ndjson"
         page = answer.body.splitlines()
         lines += page
@@ -64,12 +64,12 @@ def read_last(page: list[bytes]) -> str:
 
 @on_loop
 async def test_a_page_fits_into_one_post() -> None:
-    desk = await Desk().start()
+    rig = await ServiceRig().start()
     for number in range(1, 4):
-        await desk.create(number, minimal(t00400400={"vr": "LT", "Value": ["x" * 10_000]}))
-    page = (await get(desk, "/export")).body
+        await rig.create(number, minimal(t00400400={"vr": "LT", "Value": ["x" * 10_000]}))
+    page = (await get(rig, "/export")).body
     assert len(page) < PAGE_BYTES
-    target = await Desk().start()
+    target = await ServiceRig().start()
     answer = await post(target, page)
     assert answer.status == 200 and read(answer)["import"]["state"] == "complete"
     assert target.service.workitems.count() == 3
@@ -77,16 +77,16 @@ async def test_a_page_fits_into_one_post() -> None:
 
 @on_loop
 async def test_the_whole_stream_is_the_pages_together() -> None:
-    desk = await Desk().start()
+    rig = await ServiceRig().start()
     for number in range(1, 6):
-        await desk.create(number)
-    stream = [line async for line in export(desk.service.exporter)]
-    assert [line.rstrip() for line in stream[1:]] == (await exported(desk))[1:]
+        await rig.create(number)
+    stream = [line async for line in export(rig.service.exporter)]
+    assert [line.rstrip() for line in stream[1:]] == (await exported(rig))[1:]
 
 
 @on_loop
 async def test_a_wrong_line_is_named_by_its_number_and_those_before_it_are_there() -> None:
-    source, target = await Desk().start(), await Desk().start()
+    source, target = await ServiceRig().start(), await ServiceRig().start()
     for number in (1, 2, 3):
         await source.create(number)
     lines = await exported(source)
@@ -99,7 +99,7 @@ async def test_a_wrong_line_is_named_by_its_number_and_those_before_it_are_there
 
 @on_loop
 async def test_an_import_begins_with_its_header() -> None:
-    source, target = await Desk().start(), await Desk().start()
+    source, target = await ServiceRig().start(), await ServiceRig().start()
     await source.create(1)
     answer = await post(target, b"\n".join((await exported(source))[1:]))
     assert answer.status == 409 and "header" in read(answer)["error"]
@@ -108,7 +108,7 @@ async def test_an_import_begins_with_its_header() -> None:
 
 @on_loop
 async def test_progress_can_be_asked_at_any_time() -> None:
-    source, target = await Desk().start(), await Desk().start()
+    source, target = await ServiceRig().start(), await ServiceRig().start()
     await source.create(1)
     assert read(await get(target, "/import"))["state"] == "none"
     lines, api = await exported(source), router(target)
@@ -127,25 +127,25 @@ async def test_progress_can_be_asked_at_any_time() -> None:
 
 @on_loop
 async def test_positions_that_are_none_are_refused() -> None:
-    desk = await Desk().start()
+    rig = await ServiceRig().start()
     for after in ("x", "patients/1", "workitems/x", "workitems/-1", "dead_letters/AI%0Adimse%0Ax"):
-        answer = await get(desk, "/export", f"after={after}")
+        answer = await get(rig, "/export", f"after={after}")
         assert answer.status == 400 and '"after"' in read(answer)["error"]
-    assert (await get(desk, "/export", "limit=0")).status == 400
+    assert (await get(rig, "/export", "limit=0")).status == 400
 
 
 @on_loop
 async def test_only_lines_of_json_are_taken() -> None:
-    desk = await Desk().start()
-    assert (await post(desk, b"{}", "application/json")).status == 415
-    assert (await post(desk, b"{}", "text/plain")).status == 415
+    rig = await ServiceRig().start()
+    assert (await post(rig, b"{}", "application/json")).status == 415
+    assert (await post(rig, b"{}", "text/plain")).status == 415
 
 
 @on_loop
 async def test_while_the_projection_is_rebuilt_a_client_is_told_to_come_back() -> None:
-    desk = await Desk().start()
-    await desk.create(1)
-    desk.service.workitems.broken = True
-    assert (await get(desk, "/export")).status == 503
-    desk.service.workitems.broken = False
-    assert uid(1).encode() in (await get(desk, "/export")).body
+    rig = await ServiceRig().start()
+    await rig.create(1)
+    rig.service.workitems.broken = True
+    assert (await get(rig, "/export")).status == 503
+    rig.service.workitems.broken = False
+    assert uid(1).encode() in (await get(rig, "/export")).body

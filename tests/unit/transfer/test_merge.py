@@ -21,7 +21,7 @@ from tests.support.service import (
     NONE,
     OTHER_TRANSACTION,
     TRANSACTION,
-    Desk,
+    ServiceRig,
     SlowEntries,
     grows,
     on_loop,
@@ -32,13 +32,13 @@ from tests.support.workitems import full, minimal, progress, uid
 HIGH = {tags.PRIORITY: element("CS", "HIGH")}
 
 
-async def desk(*titles: str, **settings: float | bool | int) -> Desk:
-    return await Desk(*titles, settings=Settings(**settings)).start()  # type: ignore[arg-type]
+async def rig(*titles: str, **settings: float | bool | int) -> ServiceRig:
+    return await ServiceRig(*titles, settings=Settings(**settings)).start()  # type: ignore[arg-type]
 
 
 @on_loop
 async def test_new_workitems_come_in_with_state_owner_and_history() -> None:
-    source, target = await desk(), await desk()
+    source, target = await rig(), await rig()
     await target.create(7)
     await source.create(1)
     await source.claim(1)
@@ -56,7 +56,7 @@ async def test_new_workitems_come_in_with_state_owner_and_history() -> None:
 
 @on_loop
 async def test_who_is_subscribed_here_is_told_of_what_comes() -> None:
-    source, target = await desk(), await desk("RIS")
+    source, target = await rig(), await rig("RIS")
     await target.create(7)
     await target.subscribe("RIS")
     await source.create(1)
@@ -70,7 +70,7 @@ async def test_who_is_subscribed_here_is_told_of_what_comes() -> None:
 
 @on_loop
 async def test_who_performs_what_comes_is_told_as_of_what_is_created_here_unless_it_is_over() -> None:
-    source, target = await desk(), await desk("RIS")
+    source, target = await rig(), await rig("RIS")
     await target.create(7)
     await target.subscribe("RIS")
     await source.create(1, full())
@@ -82,7 +82,7 @@ async def test_who_performs_what_comes_is_told_as_of_what_is_created_here_unless
 
 @on_loop
 async def test_what_waited_there_is_told_here_first() -> None:
-    source, target = await desk("AI"), await desk("AI")
+    source, target = await rig("AI"), await rig("AI")
     await target.create(7)
     await source.subscribe("AI")
     source.channel.down["AI"] = "it is switched off"
@@ -96,7 +96,7 @@ async def test_what_waited_there_is_told_here_first() -> None:
 
 @on_loop
 async def test_what_was_delivered_there_is_not_told_again() -> None:
-    source, target = await desk("AI"), await desk("AI")
+    source, target = await rig("AI"), await rig("AI")
     await target.create(7)
     await source.create(1)
     await source.subscribe("AI", 1)
@@ -108,7 +108,7 @@ async def test_what_was_delivered_there_is_not_told_again() -> None:
 
 @on_loop
 async def test_subscribers_that_have_none_here_keep_theirs() -> None:
-    source, target = await desk("RIS", "AI", "DOSE"), await desk("RIS", "AI", "DOSE")
+    source, target = await rig("RIS", "AI", "DOSE"), await rig("RIS", "AI", "DOSE")
     await target.create(7)
     await source.create(1)
     await source.create(2)
@@ -129,7 +129,7 @@ async def test_subscribers_that_have_none_here_keep_theirs() -> None:
 
 @on_loop
 async def test_a_subscriber_that_has_some_here_keeps_its_own() -> None:
-    source, target = await desk("RIS"), await desk("RIS")
+    source, target = await rig("RIS"), await rig("RIS")
     await source.subscribe("RIS", GLOBAL, lock=True)
     await source.create(1)
     await target.create(7)
@@ -143,7 +143,7 @@ async def test_a_subscriber_that_has_some_here_keeps_its_own() -> None:
 
 @on_loop
 async def test_a_subscription_that_is_refused_is_named() -> None:
-    source, target = await desk("RIS"), await desk("RIS")
+    source, target = await rig("RIS"), await rig("RIS")
     await target.create(7)
     await source.subscribe("RIS", FILTERED, keys=HIGH)
     lines = await exported(source)
@@ -162,7 +162,7 @@ class NoModalities:
 
 @on_loop
 async def test_a_subscriber_that_only_opens_web_sockets_comes_too() -> None:
-    source, target = await desk("VIEWER"), Desk()
+    source, target = await rig("VIEWER"), ServiceRig()
     target.receivers = KnownReceivers(NoModalities(), [], tuple)  # type: ignore[arg-type]
     await target.start()
     await target.create(7)
@@ -186,7 +186,7 @@ class Failing(SlowEntries):
 
 async def subscribed_in_every_way() -> list[bytes]:
     """The export of a worklist with two filters of one AE, locks and an Unsubscribe of single workitems."""
-    source = await desk("RIS", "AI", "DOSE")
+    source = await rig("RIS", "AI", "DOSE")
     await source.subscribe("DOSE", FILTERED, keys=HIGH)
     await source.subscribe("DOSE", FILTERED, lock=True, keys={tags.PRIORITY: element("CS", "LOW")})
     await source.subscribe("RIS")
@@ -203,7 +203,7 @@ async def subscribed_in_every_way() -> list[bytes]:
 async def test_an_import_that_stopped_anywhere_is_completed_by_repeating_it(restarted: bool) -> None:
     lines, stops = await subscribed_in_every_way(), 0
     for fails_at in range(1, 7):
-        target = Desk("RIS", "AI", "DOSE")
+        target = ServiceRig("RIS", "AI", "DOSE")
         entries = target.entries = Failing()
         await target.start()
         await target.create(7, minimal(t00741200=element("CS", "LOW")))
@@ -226,7 +226,7 @@ async def test_an_import_that_stopped_anywhere_is_completed_by_repeating_it(rest
 
 @on_loop
 async def test_a_subscription_to_an_imported_workitem_that_ended_here_does_not_come_back() -> None:
-    lines, target = await subscribed_in_every_way(), await desk("RIS", "AI", "DOSE")
+    lines, target = await subscribed_in_every_way(), await rig("RIS", "AI", "DOSE")
     await target.create(7)
     await imported(target, lines)
     await target.unsubscribe("AI", 1)
@@ -238,7 +238,7 @@ async def test_a_subscription_to_an_imported_workitem_that_ended_here_does_not_c
 
 @on_loop
 async def test_who_is_subscribed_to_an_imported_workitem_alone_is_told_of_it() -> None:
-    source, target = await desk("AI"), await desk("AI")
+    source, target = await rig("AI"), await rig("AI")
     await target.create(7)
     await source.create(1)
     await source.subscribe("AI", 1, lock=True)
@@ -253,7 +253,7 @@ async def test_who_is_subscribed_to_an_imported_workitem_alone_is_told_of_it() -
 
 @on_loop
 async def test_locks_are_not_granted_where_they_are_switched_off() -> None:
-    source, target = await desk("RIS", "AI"), await desk("RIS", "AI", deletion_locks=False)
+    source, target = await rig("RIS", "AI"), await rig("RIS", "AI", deletion_locks=False)
     await target.create(7)
     await source.create(1)
     await source.subscribe("RIS", GLOBAL, lock=True)
@@ -264,7 +264,7 @@ async def test_locks_are_not_granted_where_they_are_switched_off() -> None:
 
 @on_loop
 async def test_of_two_workitems_with_one_uid_ours_is_kept_and_the_other_named() -> None:
-    source, target = await desk(), await desk()
+    source, target = await rig(), await rig()
     await source.create(1)
     await source.create(2)
     await source.claim(2)
@@ -283,7 +283,7 @@ async def test_of_two_workitems_with_one_uid_ours_is_kept_and_the_other_named() 
 
 @on_loop
 async def test_what_was_purged_here_does_not_come_back() -> None:
-    source, target = await desk(), await desk()
+    source, target = await rig(), await rig()
     await source.create(1)
     await source.cancel(1)
     await moved(source, target)
@@ -295,7 +295,7 @@ async def test_what_was_purged_here_does_not_come_back() -> None:
 
 @on_loop
 async def test_importing_twice_changes_nothing() -> None:
-    source, target = await desk("RIS", "AI", dead_letter_after=60.0), await desk("RIS", "AI")
+    source, target = await rig("RIS", "AI", dead_letter_after=60.0), await rig("RIS", "AI")
     await target.create(7)
     await source.create(1)
     await source.subscribe("RIS", GLOBAL, lock=True)
@@ -317,7 +317,7 @@ async def test_importing_twice_changes_nothing() -> None:
 
 @on_loop
 async def test_dead_letters_get_numbers_that_nobody_else_has() -> None:
-    source, target = await desk("AI", dead_letter_after=60.0), await desk("AI")
+    source, target = await rig("AI", dead_letter_after=60.0), await rig("AI")
     await target.create(7)
     await source.subscribe("AI")
     source.channel.down["AI"] = "it is switched off"
@@ -335,7 +335,7 @@ async def test_dead_letters_get_numbers_that_nobody_else_has() -> None:
 
 @on_loop
 async def test_a_second_worklist_comes_in_beside_the_first() -> None:
-    first, second, target = await desk(), await desk(), await desk()
+    first, second, target = await rig(), await rig(), await rig()
     for number in (1, 2):
         await first.create(number)
         await second.create(number + 10)
@@ -346,7 +346,7 @@ async def test_a_second_worklist_comes_in_beside_the_first() -> None:
 
 @on_loop
 async def test_a_full_worklist_stops_the_import_at_that_line() -> None:
-    source, target = await desk(), await desk(maximum_workitems=2)
+    source, target = await rig(), await rig(maximum_workitems=2)
     for number in (1, 2, 3):
         await source.create(number)
     lines = await exported(source)
@@ -360,7 +360,7 @@ async def test_a_full_worklist_stops_the_import_at_that_line() -> None:
 @on_loop
 async def test_a_creation_number_that_is_taken_is_no_obstacle() -> None:
     """Two workitems of one number cannot be, unless somebody wrote the export by hand."""
-    source, target = await desk(), await desk()
+    source, target = await rig(), await rig()
     await source.create(1)
     await source.create(2)
     lines = [
@@ -374,7 +374,7 @@ async def test_a_creation_number_that_is_taken_is_no_obstacle() -> None:
 
 @on_loop
 async def test_what_comes_after_a_gap_in_the_store_comes_again() -> None:
-    source, target = await desk(), await desk()
+    source, target = await rig(), await rig()
     await target.create(7)
     await source.create(1, minimal())
     lines = await exported(source)

@@ -10,22 +10,22 @@ from orthanc_ups.core.dataset import element, items
 from orthanc_ups.transfer.lines import NotALine, decode
 from tests.support.modality import ended, scheduled
 from tests.support.performing import STEP, Modality, scheduled_workitem
-from tests.support.service import Desk, on_loop
+from tests.support.service import ServiceRig, on_loop
 from tests.support.transfer import changed, exported, imported, moved, of_kind
 
 
-async def performing() -> tuple[Desk, Modality]:
-    """A desk with a workitem that a modality performs."""
-    desk = await Desk().start()
-    modality = Modality(desk)
-    assert await modality.begin(await scheduled_workitem(desk)) == 0
-    return desk, modality
+async def performing() -> tuple[ServiceRig, Modality]:
+    """A service with a workitem that a modality performs."""
+    rig = await ServiceRig().start()
+    modality = Modality(rig)
+    assert await modality.begin(await scheduled_workitem(rig)) == 0
+    return rig, modality
 
 
 @on_loop
 async def test_f_7_2_2_a_step_in_progress_is_completed_in_the_worklist_that_it_moved_to() -> None:
     source, _ = await performing()
-    target = await Desk().start()
+    target = await ServiceRig().start()
     report = await moved(source, target)
     assert report["counts"]["performed_steps"] == {
         "expected": 1, "imported": 1, "unchanged": 0, "conflicts": 0, "left_out": 0,
@@ -40,7 +40,7 @@ async def test_f_7_2_2_a_step_in_progress_is_completed_in_the_worklist_that_it_m
 @on_loop
 async def test_f_7_2_2_a_step_that_moved_twice_and_saw_a_restart_is_still_that_of_its_workitem() -> None:
     first, _ = await performing()
-    second, third = await Desk().start(), await Desk().start()
+    second, third = await ServiceRig().start(), await ServiceRig().start()
     await moved(first, second)
     await second.restart()
     await moved(second, third)
@@ -52,7 +52,7 @@ async def test_f_7_2_2_a_step_that_moved_twice_and_saw_a_restart_is_still_that_o
 @on_loop
 async def test_a_worklist_that_has_some_takes_steps_over_and_keeps_its_own() -> None:
     source, _ = await performing()
-    target = await Desk().start()
+    target = await ServiceRig().start()
     await target.create(7)
     lines = await exported(source)
     assert (await imported(target, lines))["counts"]["performed_steps"]["imported"] == 1
@@ -65,9 +65,9 @@ async def test_a_worklist_that_has_some_takes_steps_over_and_keeps_its_own() -> 
 
 @on_loop
 async def test_a_step_keeps_its_history_its_reasons_and_who_performed_it() -> None:
-    source = await Desk().start()
+    source = await ServiceRig().start()
     await Modality(source).begin(scheduled())
-    target = await Desk().start()
+    target = await ServiceRig().start()
     await moved(source, target)
     before, after = source.service.performed_steps.get(STEP), target.service.performed_steps.get(STEP)
     assert before is not None and after is not None and before.notes[""]
@@ -81,17 +81,17 @@ async def test_a_step_keeps_its_history_its_reasons_and_who_performed_it() -> No
 
 @on_loop
 async def test_each_step_is_exported_once_however_short_the_pages_are() -> None:
-    desk = await Desk().start()
-    modality = Modality(desk)
+    rig = await ServiceRig().start()
+    modality = Modality(rig)
     for number in range(3):
         await modality.begin(scheduled(), uid=f"{STEP}.{number}")
-    lines = of_kind(await exported(desk, limit=1), "performed_step")
+    lines = of_kind(await exported(rig, limit=1), "performed_step")
     assert [line["uid"] for line in lines] == [f"{STEP}.{number}" for number in range(3)]
 
 
 @on_loop
 async def test_imported_steps_are_listed_by_the_time_of_their_last_change() -> None:
-    source, target = await Desk().start(), await Desk().start()
+    source, target = await ServiceRig().start(), await ServiceRig().start()
     for number in (3, 1, 2):
         await Modality(source).begin(scheduled(), uid=f"{STEP}.{number}")
         await source.clock.advance(60)
@@ -103,9 +103,9 @@ async def test_imported_steps_are_listed_by_the_time_of_their_last_change() -> N
 
 @on_loop
 async def test_a_line_that_is_no_step_says_what_is_wrong_with_it() -> None:
-    desk = await Desk().start()
-    await Modality(desk).begin(scheduled())
-    line = next(line for line in await exported(desk) if b"performed_step" in line and b"header" not in line)
+    rig = await ServiceRig().start()
+    await Modality(rig).begin(scheduled())
+    line = next(line for line in await exported(rig) if b"performed_step" in line and b"header" not in line)
     status = {**of_kind([line], "performed_step")[0]["attributes"], "00400252": element("CS", "LOST")}
     for faulty, why in (
         (changed(line, attributes=status), "Performed Procedure Step Status"),

@@ -18,7 +18,7 @@ from tests.support.service import (
     NO_LOCK,
     NONE,
     TRANSACTION,
-    Desk,
+    ServiceRig,
     grows,
     on_loop,
 )
@@ -29,41 +29,41 @@ AES = ("RIS", "AI", "DOSE")
 HIGH = {tags.PRIORITY: element("CS", "HIGH")}
 
 
-async def busy_desk() -> Desk:
+async def busy_rig() -> ServiceRig:
     """Two global subscribers, one of them away; a filter; locks; claimed, completed and purged workitems."""
-    desk = await Desk(*AES).start()
-    await desk.create(1)
-    await desk.subscribe("RIS", GLOBAL, lock=True)
-    await desk.subscribe("DOSE", FILTERED, keys=HIGH)
-    await desk.create(2, full("japanese"))
-    desk.channel.down["AI"] = "it is switched off"
-    await desk.subscribe("AI", GLOBAL)
-    await desk.claim(1)
-    await desk.create(3)
-    await desk.subscribe("AI", 3, lock=True)
-    await desk.unsubscribe("RIS", 3)
-    await desk.complete(2)
-    await desk.update(progress("40"), 1)
-    await desk.update(progress("70"), 1)
-    await desk.create(4)
-    await desk.cancel(4)
-    await desk.release_lock("RIS", 4)
-    return desk
+    rig = await ServiceRig(*AES).start()
+    await rig.create(1)
+    await rig.subscribe("RIS", GLOBAL, lock=True)
+    await rig.subscribe("DOSE", FILTERED, keys=HIGH)
+    await rig.create(2, full("japanese"))
+    rig.channel.down["AI"] = "it is switched off"
+    await rig.subscribe("AI", GLOBAL)
+    await rig.claim(1)
+    await rig.create(3)
+    await rig.subscribe("AI", 3, lock=True)
+    await rig.unsubscribe("RIS", 3)
+    await rig.complete(2)
+    await rig.update(progress("40"), 1)
+    await rig.update(progress("70"), 1)
+    await rig.create(4)
+    await rig.cancel(4)
+    await rig.release_lock("RIS", 4)
+    return rig
 
 
-def waiting_for(desk: Desk, ae: str) -> list[Event]:
+def waiting_for(rig: ServiceRig, ae: str) -> list[Event]:
     """What the AE has not been told yet."""
-    workers = desk.service.delivery.workers(ae)
+    workers = rig.service.delivery.workers(ae)
     return [item for worker in workers for item in worker.queue if isinstance(item, Event)]
 
 
-async def empty_desk(*titles: str) -> Desk:
-    return await Desk(*(titles or AES)).start()
+async def empty_rig(*titles: str) -> ServiceRig:
+    return await ServiceRig(*(titles or AES)).start()
 
 
 @on_loop
 async def test_every_entry_of_a_workitem_is_as_it_was() -> None:
-    source, target = await busy_desk(), await empty_desk()
+    source, target = await busy_rig(), await empty_rig()
     await moved(source, target)
     ours, theirs = source.stored(), target.stored()
     assert ours.keys() == theirs.keys()
@@ -75,7 +75,7 @@ async def test_every_entry_of_a_workitem_is_as_it_was() -> None:
 
 @on_loop
 async def test_subscriptions_and_locks_mean_the_same() -> None:
-    source, target = await busy_desk(), await empty_desk()
+    source, target = await busy_rig(), await empty_rig()
     await moved(source, target)
     states = {(ae, n): source.subscription(ae, n) for ae in AES for n in (1, 2, 3, 4)}
     assert {(ae, n): target.subscription(ae, n) for ae, n in states} == states
@@ -85,7 +85,7 @@ async def test_subscriptions_and_locks_mean_the_same() -> None:
 
 @on_loop
 async def test_what_waits_is_delivered_there_in_order_and_nothing_is_repeated() -> None:
-    source, target = await busy_desk(), await empty_desk()
+    source, target = await busy_rig(), await empty_rig()
     waiting = [event.sequence for event in waiting_for(source, "AI")]
     assert len(waiting) > 5 and not source.events_for("AI")
     await moved(source, target)
@@ -96,7 +96,7 @@ async def test_what_waits_is_delivered_there_in_order_and_nothing_is_repeated() 
 @on_loop
 async def test_a_client_that_knows_its_sequence_goes_on_with_it() -> None:
     """A WebSocket client resumes at the new server by the number of the last event that it has."""
-    source, target = await busy_desk(), await empty_desk()
+    source, target = await busy_rig(), await empty_rig()
     last = max(source.sequences("RIS"))
     await moved(source, target)
     await target.create(9)
@@ -107,7 +107,7 @@ async def test_a_client_that_knows_its_sequence_goes_on_with_it() -> None:
 
 @on_loop
 async def test_work_goes_on_behind_the_numbers_of_the_export() -> None:
-    source, target = await busy_desk(), await empty_desk()
+    source, target = await busy_rig(), await empty_rig()
     await moved(source, target)
     before = target.sequences("AI")
     await target.update(progress("90"), 1, TRANSACTION)
@@ -120,7 +120,7 @@ async def test_work_goes_on_behind_the_numbers_of_the_export() -> None:
 
 @on_loop
 async def test_the_owner_of_a_claim_can_complete_it_there() -> None:
-    source, target = await busy_desk(), await empty_desk()
+    source, target = await busy_rig(), await empty_rig()
     await moved(source, target)
     assert "Transaction" not in b"".join(await exported(source)).decode()
     assert TRANSACTION not in b"".join(await exported(source)).decode()
@@ -129,7 +129,7 @@ async def test_the_owner_of_a_claim_can_complete_it_there() -> None:
 
 @on_loop
 async def test_it_is_still_so_after_a_restart() -> None:
-    source, target = await busy_desk(), await empty_desk()
+    source, target = await busy_rig(), await empty_rig()
     target.channel.down["AI"] = "it is switched off"
     await moved(source, target)
     await target.pass_by(2)
@@ -144,11 +144,11 @@ async def test_it_is_still_so_after_a_restart() -> None:
 
 @on_loop
 async def test_a_crash_in_the_middle_loses_nothing_and_the_import_is_finished_later() -> None:
-    source = await busy_desk()
+    source = await busy_rig()
     lines = await exported(source)
     waiting = [event.sequence for event in waiting_for(source, "AI")]
     for count in range(1, len(lines)):
-        target = await empty_desk()
+        target = await empty_rig()
         await imported(target, lines[:count])
         await target.restart()
         report = await imported(target, lines)
@@ -161,7 +161,7 @@ async def test_a_crash_in_the_middle_loses_nothing_and_the_import_is_finished_la
 
 @on_loop
 async def test_waiting_events_that_stand_out_of_order_in_the_store_move_too() -> None:
-    source, target = await busy_desk(), await empty_desk()
+    source, target = await busy_rig(), await empty_rig()
     waiting = [event.sequence for event in waiting_for(source, "AI")]
     await source.crash()
     for key, document in source.entries.documents("workitem/").items():
@@ -178,7 +178,7 @@ async def test_waiting_events_that_stand_out_of_order_in_the_store_move_too() ->
 
 @on_loop
 async def test_who_changes_a_workitem_meanwhile_loses_none_of_its_waiting_events() -> None:
-    source, target = await busy_desk(), await empty_desk()
+    source, target = await busy_rig(), await empty_rig()
     lines = await exported(source)
     reports = [event.sequence for event in waiting_for(source, "AI") if event.type is EventType.STATE_REPORT]
     await imported(target, lines[:-1])
@@ -194,7 +194,7 @@ async def test_who_changes_a_workitem_meanwhile_loses_none_of_its_waiting_events
 @on_loop
 async def test_who_is_subscribed_there_already_is_no_obstacle() -> None:
     """The AE titles of webhooks are subscribed by settings before anybody can import anything."""
-    source, target = await busy_desk(), Desk(*AES, "HOOK")
+    source, target = await busy_rig(), ServiceRig(*AES, "HOOK")
     await target.start()
     for ae, keys in (("HOOK", None), ("DOSE", HIGH)):
         await target.subscribe(ae, FILTERED if keys else GLOBAL, keys=keys)
@@ -214,7 +214,7 @@ async def test_who_is_subscribed_there_already_is_no_obstacle() -> None:
 @on_loop
 async def test_filters_of_both_sides_are_not_taken_for_each_other() -> None:
     """Both worklists gave their first filter the same number."""
-    source, target = await Desk("DOSE").start(), await Desk("DOSE", "HOOK").start()
+    source, target = await ServiceRig("DOSE").start(), await ServiceRig("DOSE", "HOOK").start()
     await source.subscribe("DOSE", FILTERED, keys=HIGH)
     await target.subscribe("HOOK", FILTERED, keys={tags.PRIORITY: element("CS", "LOW")})
     await source.create(1, full())
@@ -227,7 +227,7 @@ async def test_filters_of_both_sides_are_not_taken_for_each_other() -> None:
 
 @on_loop
 async def test_a_subscriber_that_wants_something_else_there_keeps_it() -> None:
-    source, target = await Desk("RIS").start(), await Desk("RIS").start()
+    source, target = await ServiceRig("RIS").start(), await ServiceRig("RIS").start()
     await source.subscribe("RIS", GLOBAL, lock=True)
     await source.create(1)
     await target.subscribe("RIS", FILTERED, keys=HIGH)
@@ -238,7 +238,7 @@ async def test_a_subscriber_that_wants_something_else_there_keeps_it() -> None:
 
 @on_loop
 async def test_initial_reports_that_were_not_made_are_made_there() -> None:
-    source, target = await Desk("AI").start(), await empty_desk("AI")
+    source, target = await ServiceRig("AI").start(), await empty_rig("AI")
     for number in range(1, 8):
         await source.create(number)
     source.channel.down["AI"] = "it is switched off"
@@ -250,7 +250,7 @@ async def test_initial_reports_that_were_not_made_are_made_there() -> None:
 
 @on_loop
 async def test_what_an_operator_dropped_does_not_come_back() -> None:
-    source, target = await Desk("AI").start(), await empty_desk("AI")
+    source, target = await ServiceRig("AI").start(), await empty_rig("AI")
     await source.subscribe("AI")
     source.channel.down["AI"] = "it is switched off"
     for number in (1, 2, 3):
@@ -265,7 +265,7 @@ async def test_what_an_operator_dropped_does_not_come_back() -> None:
 
 @on_loop
 async def test_what_was_delivered_after_the_move_can_be_asked_for_again() -> None:
-    source, target = await busy_desk(), await empty_desk()
+    source, target = await busy_rig(), await empty_rig()
     await moved(source, target)
     sequences = target.sequences("AI")
     replay = target.service.delivery.replay("AI", sequences[0])
@@ -276,7 +276,7 @@ async def test_what_was_delivered_after_the_move_can_be_asked_for_again() -> Non
 @on_loop
 async def test_dead_letters_move_and_can_be_sent_there() -> None:
     settings = Settings(dead_letter_after=60.0)
-    source, target = Desk("AI", settings=settings), await empty_desk("AI")
+    source, target = ServiceRig("AI", settings=settings), await empty_rig("AI")
     await source.start()
     await source.subscribe("AI")
     source.channel.down["AI"] = "it is switched off"
@@ -295,7 +295,7 @@ async def test_dead_letters_move_and_can_be_sent_there() -> None:
 
 @on_loop
 async def test_purged_workitems_stay_gone() -> None:
-    source, target = await Desk("AI").start(), await empty_desk("AI")
+    source, target = await ServiceRig("AI").start(), await empty_rig("AI")
     await source.create(1)
     await source.cancel(1)
     await source.purge(1)
@@ -308,7 +308,7 @@ async def test_purged_workitems_stay_gone() -> None:
 @on_loop
 async def test_many_waiting_events_of_one_workitem_spill_there_too() -> None:
     settings = Settings(replace_waiting_progress=False)
-    source, target = Desk("AI", settings=settings), Desk("AI", settings=settings)
+    source, target = ServiceRig("AI", settings=settings), ServiceRig("AI", settings=settings)
     await source.start()
     await target.start()
     await source.subscribe("AI")
@@ -329,7 +329,7 @@ async def test_many_waiting_events_of_one_workitem_spill_there_too() -> None:
 
 @on_loop
 async def test_importing_twice_changes_nothing() -> None:
-    source, target = await busy_desk(), await empty_desk()
+    source, target = await busy_rig(), await empty_rig()
     lines = await exported(source)
     await imported(target, lines)
     before, calls = target.stored(), len(target.channel.calls)
@@ -344,7 +344,7 @@ async def test_importing_twice_changes_nothing() -> None:
 
 @on_loop
 async def test_every_page_size_gives_the_same_lines() -> None:
-    source = await busy_desk()
+    source = await busy_rig()
     whole = await exported(source)
     kinds = [kind(line) for line in whole]
     assert kinds[0] == "header" and kinds[-1] == "end"
@@ -355,7 +355,7 @@ async def test_every_page_size_gives_the_same_lines() -> None:
 
 @on_loop
 async def test_progress_tells_what_is_expected_and_what_came() -> None:
-    source, target = await busy_desk(), await empty_desk()
+    source, target = await busy_rig(), await empty_rig()
     lines = await exported(source)
     half = await imported(target, lines[:8])
     assert half["state"] == "running" and half["mode"] == "restore"
@@ -367,7 +367,7 @@ async def test_progress_tells_what_is_expected_and_what_came() -> None:
 
 @on_loop
 async def test_nothing_of_a_patient_is_rounded_or_lost() -> None:
-    source, target = await empty_desk(), await empty_desk()
+    source, target = await empty_rig(), await empty_rig()
     for number, who in enumerate(("plain", "japanese", "cyrillic", "greek", "latin-1"), 1):
         await source.create(number, full(who))
     await source.create(6, minimal(t00091001=element("OB"), t00090010=element("LO", "PRIVATE ÄÖ")))

@@ -9,7 +9,7 @@ from orthanc_ups.core import tags
 from orthanc_ups.core.commands import ChangeState, Close, Create
 from orthanc_ups.core.dataset import DataSet, element, items, text
 from orthanc_ups.settings import Settings
-from tests.support.service import LOCK, NO_LOCK, NONE, SCHEDULER, TRANSACTION, Desk, on_loop
+from tests.support.service import LOCK, NO_LOCK, NONE, SCHEDULER, TRANSACTION, ServiceRig, on_loop
 from tests.support.workitems import minimal, performed, uid
 
 INHERIT = Settings(inherit_subscribers=True)
@@ -23,36 +23,36 @@ def replacing(number: int) -> DataSet:
 @on_loop
 async def test_a_workitem_that_replaces_another_has_its_subscribers_from_the_beginning() -> None:
     """PS3.17 GGG.3.1.2: an SCP may subscribe the watchers of the step that was given up to the one that replaces it."""
-    desk = await Desk("A", "B", "C", settings=INHERIT).start()
-    await desk.create(1)
-    await desk.subscribe("A", 1, lock=True)
-    await desk.subscribe("B", 1)
-    await desk.do(Create(SCHEDULER, uid(2), replacing(1)))
-    assert [desk.subscription(ae, 2) for ae in "ABC"] == [LOCK, NO_LOCK, NONE]
-    assert desk.heard("A")[-1] == "2: SCHEDULED" and desk.heard("B")[-1] == "2: SCHEDULED"
-    await desk.restart()
-    assert [desk.subscription(ae, 2) for ae in "ABC"] == [LOCK, NO_LOCK, NONE]
-    await desk.unsubscribe("A", 2)
-    assert [desk.subscription("A", number) for number in (1, 2)] == [LOCK, NONE]
+    rig = await ServiceRig("A", "B", "C", settings=INHERIT).start()
+    await rig.create(1)
+    await rig.subscribe("A", 1, lock=True)
+    await rig.subscribe("B", 1)
+    await rig.do(Create(SCHEDULER, uid(2), replacing(1)))
+    assert [rig.subscription(ae, 2) for ae in "ABC"] == [LOCK, NO_LOCK, NONE]
+    assert rig.heard("A")[-1] == "2: SCHEDULED" and rig.heard("B")[-1] == "2: SCHEDULED"
+    await rig.restart()
+    assert [rig.subscription(ae, 2) for ae in "ABC"] == [LOCK, NO_LOCK, NONE]
+    await rig.unsubscribe("A", 2)
+    assert [rig.subscription("A", number) for number in (1, 2)] == [LOCK, NONE]
 
 
 @on_loop
 async def test_who_is_subscribed_to_everything_stays_so_and_nothing_else() -> None:
-    desk = await Desk("A", settings=INHERIT).start()
-    await desk.subscribe("A")
-    await desk.create(1)
-    await desk.do(Create(SCHEDULER, uid(2), replacing(1)))
-    assert desk.workitem(2).acts == {} and desk.subscription("A", 2) is NO_LOCK
+    rig = await ServiceRig("A", settings=INHERIT).start()
+    await rig.subscribe("A")
+    await rig.create(1)
+    await rig.do(Create(SCHEDULER, uid(2), replacing(1)))
+    assert rig.workitem(2).acts == {} and rig.subscription("A", 2) is NO_LOCK
 
 
 @on_loop
 async def test_without_the_setting_nobody_is_subscribed_unasked() -> None:
-    desk = await Desk("A").start()
-    await desk.create(1)
-    await desk.subscribe("A", 1)
-    await desk.do(Create(SCHEDULER, uid(2), replacing(1)))
-    await desk.do(Create(SCHEDULER, uid(3), replacing(77)))
-    assert desk.subscription("A", 2) is NONE
+    rig = await ServiceRig("A").start()
+    await rig.create(1)
+    await rig.subscribe("A", 1)
+    await rig.do(Create(SCHEDULER, uid(2), replacing(1)))
+    await rig.do(Create(SCHEDULER, uid(3), replacing(77)))
+    assert rig.subscription("A", 2) is NONE
 
 
 class Archive:
@@ -84,40 +84,40 @@ def done(*outputs: str) -> DataSet:
 @on_loop
 async def test_outputs_that_are_not_in_this_orthanc_are_named_and_keep_a_workitem_open() -> None:
     """``Ups.CheckOutputs``: C304, with every instance that is missing."""
-    desk = await Desk().start()
+    rig = await ServiceRig().start()
     archive = Archive("1.2.1")
-    desk.service.worklist.outputs = archive
-    await desk.create(1)
-    await desk.claim(1)
-    await desk.update(done("1.2.1", "1.2.2", "1.2.3"), 1)
+    rig.service.worklist.outputs = archive
+    await rig.create(1)
+    await rig.claim(1)
+    await rig.update(done("1.2.1", "1.2.2", "1.2.3"), 1)
     complete = ChangeState(SCHEDULER, uid(1), "COMPLETED", TRANSACTION)
-    error = await desk.refused(complete)
+    error = await rig.refused(complete)
     assert error.status.code == 0xC304
     assert "1.2.2" in error.detail and "1.2.3" in error.detail and "1.2.1 " not in error.detail
     assert [fault.path for fault in error.faults] == ["00741216.00404033.00081199.00081155"] * 2
     archive.there |= {"1.2.2", "1.2.3"}
-    await desk.do(complete)
-    assert desk.state(1) == "COMPLETED"
+    await rig.do(complete)
+    assert rig.state(1) == "COMPLETED"
 
 
 @on_loop
 async def test_closing_on_behalf_is_held_to_the_same() -> None:
-    desk = await Desk().start()
-    desk.service.worklist.outputs = Archive()
-    await desk.create(1)
-    await desk.claim(1)
-    error = await desk.refused(Close(SCHEDULER, uid(1), "COMPLETED", done("1.2.9")))
+    rig = await ServiceRig().start()
+    rig.service.worklist.outputs = Archive()
+    await rig.create(1)
+    await rig.claim(1)
+    error = await rig.refused(Close(SCHEDULER, uid(1), "COMPLETED", done("1.2.9")))
     assert error.status.code == 0xC304 and "1.2.9" in error.detail
-    await desk.do(Close(SCHEDULER, uid(1), "COMPLETED", performed(t00404033=element("SQ"))))
+    await rig.do(Close(SCHEDULER, uid(1), "COMPLETED", performed(t00404033=element("SQ"))))
 
 
 @on_loop
 async def test_who_does_not_own_it_hears_of_that_first_and_a_cancellation_needs_no_outputs() -> None:
-    desk = await Desk().start()
-    desk.service.worklist.outputs = Archive()
-    await desk.create(1)
-    await desk.claim(1)
-    await desk.update(done("1.2.9"), 1)
-    stranger = await desk.refused(ChangeState(SCHEDULER, uid(1), "COMPLETED", "1.2.3.99"))
+    rig = await ServiceRig().start()
+    rig.service.worklist.outputs = Archive()
+    await rig.create(1)
+    await rig.claim(1)
+    await rig.update(done("1.2.9"), 1)
+    stranger = await rig.refused(ChangeState(SCHEDULER, uid(1), "COMPLETED", "1.2.3.99"))
     assert stranger.status.code == 0xC301
-    await desk.do(ChangeState(SCHEDULER, uid(1), "CANCELED", TRANSACTION))
+    await rig.do(ChangeState(SCHEDULER, uid(1), "CANCELED", TRANSACTION))

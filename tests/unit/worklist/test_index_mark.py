@@ -29,7 +29,7 @@ from orthanc_ups.core.statuses import UpsError
 from orthanc_ups.store import keys
 from orthanc_ups.store.documents import is_tombstone
 from orthanc_ups.store.journal import IndexJournal
-from tests.support.service import SCHEDULER, TRANSACTION, Desk, SlowEntries, on_loop
+from tests.support.service import SCHEDULER, TRANSACTION, ServiceRig, SlowEntries, on_loop
 from tests.support.workitems import uid
 
 Stored = dict[str, tuple[str, bytes]]
@@ -41,83 +41,83 @@ class UnexposedEntries(SlowEntries):
     exposed = False
 
 
-def desk_on(folder: Path) -> Desk:
-    desk = Desk("A", path=str(folder / "p.sqlite"))
-    desk.entries = UnexposedEntries()
-    return desk
+def rig_on(folder: Path) -> ServiceRig:
+    rig = ServiceRig("A", path=str(folder / "p.sqlite"))
+    rig.entries = UnexposedEntries()
+    return rig
 
 
-def mark_of(desk: Desk) -> str:
-    return str(orjson.loads(desk.entries.documents()[keys.INDEX_MARK])["mark"])
+def mark_of(rig: ServiceRig) -> str:
+    return str(orjson.loads(rig.entries.documents()[keys.INDEX_MARK])["mark"])
 
 
-async def purged(desk: Desk, number: int) -> None:
-    await desk.complete(number)
-    await desk.purge(number)
+async def purged(rig: ServiceRig, number: int) -> None:
+    await rig.complete(number)
+    await rig.purge(number)
 
 
-async def populated(folder: Path) -> Desk:
+async def populated(folder: Path) -> ServiceRig:
     """Three workitems and what is left of a fourth one; the mark is made anew after that."""
-    desk = await desk_on(folder).start()
+    rig = await rig_on(folder).start()
     for number in range(1, 5):
-        await desk.create(number)
-    await purged(desk, 4)
-    await marked_anew(desk)
-    return desk
+        await rig.create(number)
+    await purged(rig, 4)
+    await marked_anew(rig)
+    return rig
 
 
-async def marked_anew(desk: Desk) -> None:
-    former = mark_of(desk)
-    await desk.pass_by(11)
-    await desk.until(lambda: mark_of(desk) != former)
+async def marked_anew(rig: ServiceRig) -> None:
+    former = mark_of(rig)
+    await rig.pass_by(11)
+    await rig.until(lambda: mark_of(rig) != former)
 
 
-async def in_store(desk: Desk) -> Stored:
-    entries = [entry async for chunk in desk.entries.another().load() for entry in chunk]
+async def in_store(rig: ServiceRig) -> Stored:
+    entries = [entry async for chunk in rig.entries.another().load() for entry in chunk]
     return {
         entry.key: (entry.version, entry.document) for entry in entries if entry.key.startswith("workitem/")
     }
 
 
-def in_index(desk: Desk) -> Stored:
-    projection = desk.service.projection
+def in_index(rig: ServiceRig) -> Stored:
+    projection = rig.service.projection
     entries = {key: (version, document) for key, document, version in projection.documents()}
     entries |= {entry.key: (entry.version, entry.document) for entry in projection.tombstones()}
     assert projection.count() == sum(not is_tombstone(document) for _, document in entries.values())
     return entries
 
 
-async def restarted(desk: Desk) -> dict[str, int]:
+async def restarted(rig: ServiceRig) -> dict[str, int]:
     """Start again; returns how often the store was called, and holds the index against it."""
-    desk.entries = desk.entries.another()
-    await desk.start()
-    calls, stored = dict(desk.entries.calls), await in_store(desk)
-    assert in_index(desk) == stored
+    rig.entries = rig.entries.another()
+    await rig.start()
+    calls, stored = dict(rig.entries.calls), await in_store(rig)
+    assert in_index(rig) == stored
     purged = {
         key.removeprefix("workitem/") for key, (_, document) in stored.items() if is_tombstone(document)
     }
-    assert set(desk.service.workitems.tombstones) == purged
+    assert set(rig.service.workitems.tombstones) == purged
     return calls
 
 
 @on_loop
 async def test_after_a_stop_in_order_no_workitem_is_read(tmp_path: Path) -> None:
-    desk = await populated(tmp_path)
-    await desk.claim(1)
-    await desk.stop()
-    calls = await restarted(desk)
+    rig = await populated(tmp_path)
+    await rig.claim(1)
+    await rig.stop()
+    calls = await restarted(rig)
     assert "load" not in calls
 
 
 @on_loop
 async def test_after_a_crash_only_what_was_written_since_the_mark_is_read(tmp_path: Path) -> None:
-    desk = await populated(tmp_path)
-    await desk.claim(1)
-    await desk.update({tags.LABEL: element("LO", "twice")}, 1)
-    await desk.create(5)
-    await purged(desk, 2)
-    await desk.crash()
-    calls = await restarted(desk)
+    rig = await populated(tmp_path)
+    await rig.claim(1)
+    await rig.update({tags.LABEL: element("LO", "twice")}, 1)
+    await rig.create(5)
+    await purged(rig, 2)
+    await rig.crash()
+    calls = await restarted(rig)
     assert "load" not in calls
     others = {keys.INDEX_MARK, "worklist", "move"}
     assert calls["read"] <= 3 + len(others)
@@ -125,68 +125,68 @@ async def test_after_a_crash_only_what_was_written_since_the_mark_is_read(tmp_pa
 
 @on_loop
 async def test_a_write_that_is_under_way_while_the_mark_changes_is_read_again(tmp_path: Path) -> None:
-    desk = await populated(tmp_path)
-    await desk.claim(2)
-    desk.entries.after[f"workitem/{uid(1)}"] = asyncio.Event()
+    rig = await populated(tmp_path)
+    await rig.claim(2)
+    rig.entries.after[f"workitem/{uid(1)}"] = asyncio.Event()
     claim = ChangeState(SCHEDULER, uid(1), "IN PROGRESS", TRANSACTION)
-    claiming = asyncio.ensure_future(desk.service.worklist.execute(claim))
-    await marked_anew(desk)
+    claiming = asyncio.ensure_future(rig.service.worklist.execute(claim))
+    await marked_anew(rig)
     assert not claiming.done(), "the store has it, the index does not"
-    await desk.crash()
-    calls = await restarted(desk)
+    await rig.crash()
+    calls = await restarted(rig)
     assert "load" not in calls
-    assert desk.state(1) == "IN PROGRESS"
+    assert rig.state(1) == "IN PROGRESS"
 
 
 # --- when one of the three is not the last ---
 
 
-def without_journal(desk: Desk, backup: Path) -> None:
-    Path(f"{desk.path}.journal").unlink()
+def without_journal(rig: ServiceRig, backup: Path) -> None:
+    Path(f"{rig.path}.journal").unlink()
 
 
-def with_an_empty_journal(desk: Desk, backup: Path) -> None:
-    Path(f"{desk.path}.journal").write_bytes(b"")
+def with_an_empty_journal(rig: ServiceRig, backup: Path) -> None:
+    Path(f"{rig.path}.journal").write_bytes(b"")
 
 
-def with_a_former_journal(desk: Desk, backup: Path) -> None:
-    shutil.copy(backup / "p.sqlite.journal", f"{desk.path}.journal")
+def with_a_former_journal(rig: ServiceRig, backup: Path) -> None:
+    shutil.copy(backup / "p.sqlite.journal", f"{rig.path}.journal")
 
 
-def without_index(desk: Desk, backup: Path) -> None:
-    for file in Path(desk.path).parent.glob("p.sqlite*"):
+def without_index(rig: ServiceRig, backup: Path) -> None:
+    for file in Path(rig.path).parent.glob("p.sqlite*"):
         if "journal" not in file.name:
             file.unlink()
 
 
-def with_a_former_index(desk: Desk, backup: Path) -> None:
-    without_index(desk, backup)
+def with_a_former_index(rig: ServiceRig, backup: Path) -> None:
+    without_index(rig, backup)
     for ending in ("", "-wal"):
         if Path(f"{backup}/p.sqlite{ending}").exists():
-            shutil.copy(f"{backup}/p.sqlite{ending}", f"{desk.path}{ending}")
+            shutil.copy(f"{backup}/p.sqlite{ending}", f"{rig.path}{ending}")
 
 
-def with_a_former_mark_in_the_store(desk: Desk, backup: Path) -> None:
-    desk.entries.tamper(keys.INDEX_MARK, (backup / "mark").read_bytes())
+def with_a_former_mark_in_the_store(rig: ServiceRig, backup: Path) -> None:
+    rig.entries.tamper(keys.INDEX_MARK, (backup / "mark").read_bytes())
 
 
-def without_mark_in_the_store(desk: Desk, backup: Path) -> None:
-    desk.entries.tamper(keys.INDEX_MARK, None)
+def without_mark_in_the_store(rig: ServiceRig, backup: Path) -> None:
+    rig.entries.tamper(keys.INDEX_MARK, None)
 
 
-def with_a_damaged_mark_in_the_store(desk: Desk, backup: Path) -> None:
-    desk.entries.tamper(keys.INDEX_MARK, b'["mark"]')
+def with_a_damaged_mark_in_the_store(rig: ServiceRig, backup: Path) -> None:
+    rig.entries.tamper(keys.INDEX_MARK, b'["mark"]')
 
 
-def with_an_index_of_another_version(desk: Desk, backup: Path) -> None:
-    with sqlite3.connect(desk.path) as connection:
+def with_an_index_of_another_version(rig: ServiceRig, backup: Path) -> None:
+    with sqlite3.connect(rig.path) as connection:
         # A crash while a deleted index was made anew leaves a file without tables, which is of no version either.
         connection.execute("CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT)")
         connection.execute("UPDATE meta SET value = 'another' WHERE name = 'fingerprint'")
     connection.close()
 
 
-WRONG: Final[Sequence[Callable[[Desk, Path], None]]] = (
+WRONG: Final[Sequence[Callable[[ServiceRig, Path], None]]] = (
     without_journal,
     with_an_empty_journal,
     with_a_former_journal,
@@ -199,51 +199,51 @@ WRONG: Final[Sequence[Callable[[Desk, Path], None]]] = (
 )
 
 
-async def backed_up(desk: Desk, folder: Path) -> Path:
+async def backed_up(rig: ServiceRig, folder: Path) -> Path:
     """A copy of everything as it is now; then time passes and two workitems change, so that the marks do."""
     backup = folder / "backup"
     backup.mkdir()
-    for file in Path(desk.path).parent.glob("p.sqlite*"):
+    for file in Path(rig.path).parent.glob("p.sqlite*"):
         shutil.copy(file, backup)
-    (backup / "mark").write_bytes(desk.entries.documents()[keys.INDEX_MARK])
+    (backup / "mark").write_bytes(rig.entries.documents()[keys.INDEX_MARK])
     for number in (1, 3):
-        await desk.claim(number)
-        await marked_anew(desk)
+        await rig.claim(number)
+        await marked_anew(rig)
     return backup
 
 
 @pytest.mark.parametrize("in_order", [True, False])
 @pytest.mark.parametrize("wrong", WRONG)
 def test_the_store_is_read_whole_if_one_of_the_three_is_not_the_last(
-    tmp_path: Path, wrong: Callable[[Desk, Path], None], in_order: bool
+    tmp_path: Path, wrong: Callable[[ServiceRig, Path], None], in_order: bool
 ) -> None:
     @on_loop
     async def scenario() -> None:
-        desk = await populated(tmp_path)
-        backup = await backed_up(desk, tmp_path)
-        await (desk.stop() if in_order else desk.crash())
-        wrong(desk, backup)
-        assert (await restarted(desk))["load"] == 1
-        await desk.update({tags.LABEL: element("LO", "later")}, 1)
-        await desk.crash()
-        assert "load" not in await restarted(desk)
+        rig = await populated(tmp_path)
+        backup = await backed_up(rig, tmp_path)
+        await (rig.stop() if in_order else rig.crash())
+        wrong(rig, backup)
+        assert (await restarted(rig))["load"] == 1
+        await rig.update({tags.LABEL: element("LO", "later")}, 1)
+        await rig.crash()
+        assert "load" not in await restarted(rig)
 
     scenario()
 
 
 @on_loop
 async def test_an_entry_that_nobody_can_read_keeps_the_index_from_being_trusted(tmp_path: Path) -> None:
-    desk = await populated(tmp_path)
-    await desk.stop()
-    desk.entries.tamper(f"workitem/{uid(1)}", b"garbage")
-    desk.entries.tamper(keys.INDEX_MARK, None)
-    desk.entries = desk.entries.another()
-    await desk.start()
-    await desk.pass_by(11)
-    await desk.stop()
-    desk.entries = desk.entries.another()
-    await desk.start()
-    assert desk.entries.calls["load"] == 1
+    rig = await populated(tmp_path)
+    await rig.stop()
+    rig.entries.tamper(f"workitem/{uid(1)}", b"garbage")
+    rig.entries.tamper(keys.INDEX_MARK, None)
+    rig.entries = rig.entries.another()
+    await rig.start()
+    await rig.pass_by(11)
+    await rig.stop()
+    rig.entries = rig.entries.another()
+    await rig.start()
+    assert rig.entries.calls["load"] == 1
 
 
 def test_a_journal_that_cannot_be_written_bears_no_mark(tmp_path: Path) -> None:
@@ -279,44 +279,44 @@ _STEPS: Final = st.lists(
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(_STEPS, st.sampled_from([None, *WRONG]))
 def test_whatever_was_written_and_however_it_ended_the_index_is_what_the_store_holds(
-    steps: list[tuple[str, int]], wrong: Callable[[Desk, Path], None] | None
+    steps: list[tuple[str, int]], wrong: Callable[[ServiceRig, Path], None] | None
 ) -> None:
     @on_loop
     async def scenario(folder: Path) -> None:
-        desk = await populated(folder)
-        backup = await backed_up(desk, folder)
+        rig = await populated(folder)
+        backup = await backed_up(rig, folder)
         for step, number in steps:
-            await carried_out(desk, step, number)
-        await desk.crash()
+            await carried_out(rig, step, number)
+        await rig.crash()
         if wrong is not None:
-            wrong(desk, backup)
-        await restarted(desk)
+            wrong(rig, backup)
+        await restarted(rig)
 
     with TemporaryDirectory() as folder:
         scenario(Path(folder))
 
 
-async def carried_out(desk: Desk, step: str, number: int) -> None:
+async def carried_out(rig: ServiceRig, step: str, number: int) -> None:
     if step == "pass_by":
-        await desk.pass_by(11)
+        await rig.pass_by(11)
     elif step == "break":
         with suppress(FileNotFoundError):  # it is just being made anew
-            os.unlink(desk.path)
-        desk.service.workitems.check_file()
+            os.unlink(rig.path)
+        rig.service.workitems.check_file()
     elif step in ("crash", "stop"):
-        await getattr(desk, step)()
-        await restarted(desk)
+        await getattr(rig, step)()
+        await restarted(rig)
     else:
         with suppress(UpsError):  # such as a second claim
-            await commanded(desk, step, number)
+            await commanded(rig, step, number)
 
 
-async def commanded(desk: Desk, step: str, number: int) -> None:
+async def commanded(rig: ServiceRig, step: str, number: int) -> None:
     if step == "create":
-        await desk.create(number + 4)
+        await rig.create(number + 4)
     elif step == "claim":
-        await desk.claim(number)
+        await rig.claim(number)
     elif step == "update":
-        await desk.update({tags.LABEL: element("LO", "changed")}, number)
+        await rig.update({tags.LABEL: element("LO", "changed")}, number)
     else:
-        await purged(desk, number)
+        await purged(rig, number)

@@ -26,7 +26,7 @@ from orthanc_ups.worklist import overflows
 from tests.support.delivery import settle
 from tests.support.examples import examples
 from tests.support.projections import break_projection
-from tests.support.service import SCHEDULER, TRANSACTION, Desk, grows
+from tests.support.service import SCHEDULER, TRANSACTION, ServiceRig, grows
 from tests.support.workitems import uid
 from tests.support.worklist_commands import AES, COMMANDS, NUMBERS, Asked, aes, creation, flags, number_of
 from tests.support.worklist_model import Model, reached
@@ -97,10 +97,10 @@ class Working(RuleBasedStateMachine):
         for module, name, limit in LIMITS:
             self.limits.enter_context(patch.object(module, name, limit))
         self.loop = asyncio.new_event_loop()
-        self.desk = Desk(*AES, settings=Settings(replace_waiting_progress=False))
+        self.rig = ServiceRig(*AES, settings=Settings(replace_waiting_progress=False))
         self.model = Model(*AES)
         self.crashed_at: list[dict[str, int]] = []
-        self.run(self.desk.start())
+        self.run(self.rig.start())
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return self.loop.run_until_complete(work)
@@ -127,7 +127,7 @@ class Working(RuleBasedStateMachine):
         error = self.ask(command)
         if error is not None and "not delivered" in error.detail:
             assert isinstance(command, Purge)
-            assert self.desk.channel.down
+            assert self.rig.channel.down
             return
         assert letter(self.model) is (error is None), (command, error)
         self.check_everything()
@@ -135,7 +135,7 @@ class Working(RuleBasedStateMachine):
     def ask(self, command: Command) -> UpsError | None:
         """Carry it out; the error if it was refused."""
         try:
-            self.run(self.desk.do(self.fitting(command)))
+            self.run(self.rig.do(self.fitting(command)))
         except UpsError as error:
             return error
         return None
@@ -152,7 +152,7 @@ class Working(RuleBasedStateMachine):
 
     def on_a_bad_day(self, request: Asked, requests: int, answers: int, conflicts: int) -> None:
         self.prepare(request[0])
-        entries = self.desk.entries
+        entries = self.rig.entries
         entries.lost_requests, entries.lost_answers, entries.conflicts = requests, answers, conflicts
         self.command(request)
         entries.lost_requests = entries.lost_answers = entries.conflicts = 0
@@ -163,9 +163,9 @@ class Working(RuleBasedStateMachine):
             self.prepare(command)
         requests = [request for request in requests if not isinstance(request[0], (Update, Purge))]
         chance = Random(seed)
-        self.desk.entries.pauses = lambda: chance.randrange(5)
+        self.rig.entries.pauses = lambda: chance.randrange(5)
         accepted = self.run(self.all_at_once([command for command, _ in requests]))
-        self.desk.entries.pauses = lambda: 1
+        self.rig.entries.pauses = lambda: 1
         orders = permutations(zip(requests, accepted, strict=True))
         explained = filter(None, (self.explained(order) for order in orders))
         model = next(explained, None)
@@ -173,9 +173,9 @@ class Working(RuleBasedStateMachine):
         self.model = model
 
     async def all_at_once(self, commands: list[Command]) -> list[bool]:
-        execute = self.desk.service.worklist.execute
+        execute = self.rig.service.worklist.execute
         everything = asyncio.gather(*map(execute, commands), return_exceptions=True)
-        await self.desk.until_done(everything)
+        await self.rig.until_done(everything)
         await settle()
         return [not isinstance(result, UpsError) for result in await everything]
 
@@ -195,11 +195,11 @@ class Working(RuleBasedStateMachine):
 
     def without_store(self, request: Asked) -> None:
         self.prepare(request[0])
-        before = self.desk.stored()
-        self.desk.entries.unavailable = True
+        before = self.rig.stored()
+        self.rig.entries.unavailable = True
         error = self.ask(request[0])
-        self.desk.entries.unavailable = False
-        assert self.desk.stored() == before
+        self.rig.entries.unavailable = False
+        assert self.rig.stored() == before
         refused = error is not None and error.status is not RESOURCE_LIMITATION
         assert not refused or isinstance(request[0], Purge) or not request[1](deepcopy(self.model))
 
@@ -210,69 +210,69 @@ class Working(RuleBasedStateMachine):
 
     async def crashed_during(self, command: Command, written: bool) -> bool:
         """True if the store has changed."""
-        desk, entries, before = self.desk, self.desk.entries, self.desk.stored()
+        rig, entries, before = self.rig, self.rig.entries, self.rig.stored()
         entries.lost_answers, entries.lost_requests = int(written), int(not written)
-        waiting = asyncio.ensure_future(desk.service.worklist.execute(command))
-        await desk.until(lambda: waiting.done() or not entries.lost_answers + entries.lost_requests)
-        await desk.crash()
+        waiting = asyncio.ensure_future(rig.service.worklist.execute(command))
+        await rig.until(lambda: waiting.done() or not entries.lost_answers + entries.lost_requests)
+        await rig.crash()
         self.note_crash()
         if not waiting.cancelled():
             waiting.exception()
-        done = desk.stored() != before
-        await desk.start()
+        done = rig.stored() != before
+        await rig.start()
         return done
 
     # --- what happens around ---
 
     def note_crash(self) -> None:
-        self.crashed_at.append({ae: len(events) for ae, events in self.desk.channel.events.items()})
+        self.crashed_at.append({ae: len(events) for ae, events in self.rig.channel.events.items()})
 
     def crash(self) -> None:
         async def crash() -> None:
-            await self.desk.crash()
+            await self.rig.crash()
             self.note_crash()
-            await self.desk.start()
+            await self.rig.start()
 
         self.run(crash())
 
     def stop_in_order(self) -> None:
         async def stop() -> None:
-            await self.desk.stop()
-            if self.desk.channel.down:  # what was half made for them is made once more
+            await self.rig.stop()
+            if self.rig.channel.down:  # what was half made for them is made once more
                 self.note_crash()
-            await self.desk.restart()
+            await self.rig.restart()
 
         self.run(stop())
 
     def go_by(self, seconds: float) -> None:
-        self.run(self.desk.pass_by(seconds))
+        self.run(self.rig.pass_by(seconds))
 
     def away(self, ae: str) -> None:
-        self.desk.channel.down[ae] = "switched off"
+        self.rig.channel.down[ae] = "switched off"
 
     def all_back(self) -> None:
         async def back() -> None:
-            self.desk.channel.down.clear()
+            self.rig.channel.down.clear()
             for ae in AES:
-                self.desk.service.delivery.retry_soon(ae)
-            await self.desk.pass_by(0.5)
+                self.rig.service.delivery.retry_soon(ae)
+            await self.rig.pass_by(0.5)
 
         self.run(back())
 
     def lose_shelves(self) -> None:
         async def lose() -> None:
-            self.desk.entries.lose()
-            await self.desk.service.look_after_shelves()
+            self.rig.entries.lose()
+            await self.rig.service.look_after_shelves()
             await settle()
 
         self.run(lose())
 
     def break_projection(self) -> None:
         async def fail() -> None:
-            break_projection(self.desk.service.projection)
-            error = await self.desk.refused_now(RequestCancel(SCHEDULER, uid(1)))
+            break_projection(self.rig.service.projection)
+            error = await self.rig.refused_now(RequestCancel(SCHEDULER, uid(1)))
             assert error.status is RESOURCE_LIMITATION
-            await self.desk.until(lambda: not self.desk.service.workitems.broken)
+            await self.rig.until(lambda: not self.rig.service.workitems.broken)
 
         self.run(fail())
 
@@ -281,25 +281,25 @@ class Working(RuleBasedStateMachine):
     def check_everything(self) -> None:
         self.check_states()
         for ae in AES:
-            self.check_told(ae, complete=not self.desk.channel.down)
+            self.check_told(ae, complete=not self.rig.channel.down)
 
     def check_states(self) -> None:
-        assert self.desk.service.workitems.count() == len(self.model.workitems)
+        assert self.rig.service.workitems.count() == len(self.model.workitems)
         for number, ups in self.model.workitems.items():
-            workitem = self.desk.workitem(number)
+            workitem = self.rig.workitem(number)
             assert workitem.state.value == ups.state
-            states = {ae: self.desk.service.subscriptions.state(ae, workitem) for ae in AES}
+            states = {ae: self.rig.service.subscriptions.state(ae, workitem) for ae in AES}
             assert states == ups.subscriptions, number
 
     def runs(self, ae: str) -> Iterator[list[Event]]:
         """What an AE was told between two crashes; behind each, some of it may be told once more."""
-        events = self.desk.channel.events.get(ae, [])
+        events = self.rig.channel.events.get(ae, [])
         ends = [*(crash.get(ae, 0) for crash in self.crashed_at), len(events)]
         for start, end in pairwise([0, *ends]):
             yield [event for event in events[start:end] if event.type is not EventType.SCP_STATUS_CHANGE]
 
     def check_told(self, ae: str, *, complete: bool) -> None:
-        events = self.desk.events_for(ae)
+        events = self.rig.events_for(ae)
         for run in self.runs(ae):
             assert grows([event.sequence for event in run]), "out of order"
         first = {event.sequence: event for event in reversed(events)}
@@ -311,17 +311,17 @@ class Working(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         async def end() -> None:
-            self.desk.channel.down.clear()
+            self.rig.channel.down.clear()
             for ae in AES:
-                self.desk.service.delivery.retry_soon(ae)
-            await self.desk.pass_by(1.0)
+                self.rig.service.delivery.retry_soon(ae)
+            await self.rig.pass_by(1.0)
 
         try:
             self.run(end())
             for ae in AES:
                 self.check_told(ae, complete=True)
         finally:
-            self.run(self.desk.crash())
+            self.run(self.rig.crash())
             self.loop.close()
             self.limits.close()
 

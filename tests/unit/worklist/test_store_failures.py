@@ -26,7 +26,7 @@ from orthanc_ups.core.dataset import element
 from orthanc_ups.core.statuses import UpsError
 from orthanc_ups.worklist.worklist import Patience
 from tests.support.delivery import settle
-from tests.support.service import FILTERED, GLOBAL, SCHEDULER, TRANSACTION, Desk, grows, on_loop
+from tests.support.service import FILTERED, GLOBAL, SCHEDULER, TRANSACTION, ServiceRig, grows, on_loop
 from tests.support.workitems import minimal, progress, uid
 
 HIGH: Final = {tags.PRIORITY: element("CS", "HIGH")}
@@ -48,81 +48,81 @@ COMMANDS: Final[dict[str, tuple[Command, list[str]]]] = {
 each_command = pytest.mark.parametrize("name", COMMANDS)
 
 
-async def prepared() -> Desk:
+async def prepared() -> ServiceRig:
     """Workitem 1 SCHEDULED, 2 IN PROGRESS, 3 and 4 CANCELED; A subscribed with lock to all but 4."""
-    desk = Desk("A", "B")
-    await desk.start()
-    await desk.subscribe("A", lock=True)
+    rig = ServiceRig("A", "B")
+    await rig.start()
+    await rig.subscribe("A", lock=True)
     for number in range(1, 5):
-        await desk.create(number)
-    await desk.claim(2)
-    await desk.unsubscribe("A", 4)
-    await desk.cancel(3)
-    await desk.cancel(4)
-    await desk.pass_by(2)  # now the cursors are stored
-    desk.channel.events.clear()
-    return desk
+        await rig.create(number)
+    await rig.claim(2)
+    await rig.unsubscribe("A", 4)
+    await rig.cancel(3)
+    await rig.cancel(4)
+    await rig.pass_by(2)  # now the cursors are stored
+    rig.channel.events.clear()
+    return rig
 
 
-async def check_done_once(desk: Desk, name: str) -> None:
+async def check_done_once(rig: ServiceRig, name: str) -> None:
     """The command was carried out once, and a restart finds it so."""
     command, expected = COMMANDS[name]
-    assert [event.sequence for event in desk.events_for("A")] == desk.sequences("A")
-    assert desk.heard("A") == expected
-    before = desk.stored()
-    await desk.restart()
-    assert desk.stored() == before
-    assert desk.heard("A") == expected
+    assert [event.sequence for event in rig.events_for("A")] == rig.sequences("A")
+    assert rig.heard("A") == expected
+    before = rig.stored()
+    await rig.restart()
+    assert rig.stored() == before
+    assert rig.heard("A") == expected
     if isinstance(command, (Create, ChangeState)):
         with pytest.raises(UpsError):
-            await desk.do(command)
+            await rig.do(command)
 
 
 @each_command
 def test_an_unavailable_store_refuses_and_nothing_has_happened(name: str) -> None:
     @on_loop
     async def scenario() -> None:
-        desk = await prepared()
+        rig = await prepared()
         command, _ = COMMANDS[name]
-        desk.entries.unavailable = True
-        error = await desk.refused(command)
+        rig.entries.unavailable = True
+        error = await rig.refused(command)
         assert error.status.code == 0x0213
-        assert desk.heard("A") == []
-        desk.entries.unavailable = False
-        await desk.do(command)
-        await check_done_once(desk, name)
+        assert rig.heard("A") == []
+        rig.entries.unavailable = False
+        await rig.do(command)
+        await check_done_once(rig, name)
 
     scenario()
 
 
-def _lose_request(desk: Desk) -> None:
-    desk.entries.lost_requests = 1
+def _lose_request(rig: ServiceRig) -> None:
+    rig.entries.lost_requests = 1
 
 
-def _lose_answer(desk: Desk) -> None:
-    desk.entries.lost_answers = 1
+def _lose_answer(rig: ServiceRig) -> None:
+    rig.entries.lost_answers = 1
 
 
-def _lose_both(desk: Desk) -> None:
-    desk.entries.lost_requests = 2
-    desk.entries.lost_answers = 1
+def _lose_both(rig: ServiceRig) -> None:
+    rig.entries.lost_requests = 2
+    rig.entries.lost_answers = 1
 
 
-def _be_second(desk: Desk) -> None:
-    desk.entries.conflicts = 1
+def _be_second(rig: ServiceRig) -> None:
+    rig.entries.conflicts = 1
 
 
 @pytest.mark.parametrize("hurt", [_lose_request, _lose_answer, _lose_both, _be_second])
 @each_command
 def test_lost_messages_and_conflicts_change_nothing_about_the_outcome(
-    name: str, hurt: Callable[[Desk], None]
+    name: str, hurt: Callable[[ServiceRig], None]
 ) -> None:
     @on_loop
     async def scenario() -> None:
-        desk = await prepared()
-        hurt(desk)
-        await desk.do(COMMANDS[name][0])
-        await check_done_once(desk, name)
+        rig = await prepared()
+        hurt(rig)
+        await rig.do(COMMANDS[name][0])
+        await check_done_once(rig, name)
 
     scenario()
 
@@ -133,51 +133,51 @@ def test_a_crash_before_the_answer_leaves_it_done_or_not_and_never_half(name: st
     async def scenario() -> None:
         command, expected = COMMANDS[name]
         for written in (True, False):
-            desk = await prepared()
-            before = desk.stored()
-            desk.entries.lost_answers = int(written)
-            desk.entries.lost_requests = int(not written)
-            waiting = asyncio.ensure_future(desk.service.worklist.execute(command))
-            entries = desk.entries
-            await desk.until(lambda: not entries.lost_answers and not entries.lost_requests)  # noqa: B023
+            rig = await prepared()
+            before = rig.stored()
+            rig.entries.lost_answers = int(written)
+            rig.entries.lost_requests = int(not written)
+            waiting = asyncio.ensure_future(rig.service.worklist.execute(command))
+            entries = rig.entries
+            await rig.until(lambda: not entries.lost_answers and not entries.lost_requests)  # noqa: B023
             assert not waiting.done()
-            await desk.restart()
+            await rig.restart()
             await settle()
-            assert (desk.stored() != before) is written
-            assert desk.heard("A") == (expected if written else [])
-            assert grows(desk.sequences("A"))
+            assert (rig.stored() != before) is written
+            assert rig.heard("A") == (expected if written else [])
+            assert grows(rig.sequences("A"))
 
     scenario()
 
 
 @on_loop
 async def test_an_error_of_ours_in_the_store_is_a_refusal_and_not_the_end() -> None:
-    desk = await prepared()
+    rig = await prepared()
 
     async def broken(key: str, document: bytes, version: str) -> str:
         raise ValueError("no such thing")
 
-    desk.entries.replace = broken  # type: ignore[method-assign]
-    error = await desk.refused(COMMANDS["claim"][0])
+    rig.entries.replace = broken  # type: ignore[method-assign]
+    error = await rig.refused(COMMANDS["claim"][0])
     assert error.status.code == 0x0213
-    del desk.entries.replace
-    await desk.do(COMMANDS["claim"][0])
-    await check_done_once(desk, "claim")
+    del rig.entries.replace
+    await rig.do(COMMANDS["claim"][0])
+    await check_done_once(rig, "claim")
 
 
 @on_loop
 async def test_an_error_of_ours_behind_a_write_that_was_done_does_not_undo_it() -> None:
-    desk = await prepared()
-    replace = type(desk.entries).replace
+    rig = await prepared()
+    replace = type(rig.entries).replace
 
     async def broken(key: str, document: bytes, version: str) -> str:
-        await replace(desk.entries, key, document, version)
+        await replace(rig.entries, key, document, version)
         raise ValueError("no such thing")
 
-    desk.entries.replace = broken  # type: ignore[method-assign]
-    await desk.do(COMMANDS["claim"][0])
-    del desk.entries.replace
-    await check_done_once(desk, "claim")
+    rig.entries.replace = broken  # type: ignore[method-assign]
+    await rig.do(COMMANDS["claim"][0])
+    del rig.entries.replace
+    await check_done_once(rig, "claim")
 
 
 # --- a silent store ---
@@ -185,71 +185,71 @@ async def test_an_error_of_ours_behind_a_write_that_was_done_does_not_undo_it() 
 
 @on_loop
 async def test_while_the_store_is_silent_others_are_refused_clearly_and_at_once() -> None:
-    desk = await prepared()
-    desk.entries.lost_requests = 1_000
-    waiting = asyncio.ensure_future(desk.service.worklist.execute(COMMANDS["claim"][0]))
+    rig = await prepared()
+    rig.entries.lost_requests = 1_000
+    waiting = asyncio.ensure_future(rig.service.worklist.execute(COMMANDS["claim"][0]))
     await settle()
-    await desk.pass_by(5)
-    error = await desk.refused(COMMANDS["create"][0])
+    await rig.pass_by(5)
+    error = await rig.refused(COMMANDS["create"][0])
     assert error.status.code == 0x0213
-    assert desk.state(1) == "SCHEDULED"
-    desk.entries.lost_requests = 0
-    await desk.until_done(waiting)
+    assert rig.state(1) == "SCHEDULED"
+    rig.entries.lost_requests = 0
+    await rig.until_done(waiting)
     await settle()
-    await check_done_once(desk, "claim")
-    await desk.create(9)
+    await check_done_once(rig, "claim")
+    await rig.create(9)
 
 
 @on_loop
 async def test_the_number_of_commands_on_their_way_is_bounded() -> None:
-    desk = await prepared()
-    desk.service.worklist.maximum_running = 3
-    desk.entries.before[""] = asyncio.Event()
+    rig = await prepared()
+    rig.service.worklist.maximum_running = 3
+    rig.entries.before[""] = asyncio.Event()
     waiting = [
-        asyncio.ensure_future(desk.service.worklist.execute(Create(SCHEDULER, uid(n), minimal())))
+        asyncio.ensure_future(rig.service.worklist.execute(Create(SCHEDULER, uid(n), minimal())))
         for n in range(10, 13)
     ]
     await settle()
-    assert (await desk.refused(COMMANDS["create"][0])).status.code == 0x0213
-    desk.entries.before[""].set()
+    assert (await rig.refused(COMMANDS["create"][0])).status.code == 0x0213
+    rig.entries.before[""].set()
     await asyncio.gather(*waiting)
-    desk.entries.before.clear()
-    await desk.create(9)
+    rig.entries.before.clear()
+    await rig.create(9)
 
 
 @on_loop
 async def test_a_caller_is_told_if_the_outcome_is_not_known_for_long() -> None:
-    desk = await prepared()
-    desk.service.worklist.patience = Patience(0.01)
+    rig = await prepared()
+    rig.service.worklist.patience = Patience(0.01)
     key = f"workitem/{uid(1)}"
-    desk.entries.after[key] = asyncio.Event()
+    rig.entries.after[key] = asyncio.Event()
     with pytest.raises(UpsError) as caught:
-        await desk.service.worklist.execute(COMMANDS["claim"][0])
+        await rig.service.worklist.execute(COMMANDS["claim"][0])
     assert caught.value.status.code == 0x0110
     assert "not known" in caught.value.detail
-    desk.entries.after[key].set()
+    rig.entries.after[key].set()
     await settle()
-    await check_done_once(desk, "claim")
+    await check_done_once(rig, "claim")
 
 
 @on_loop
 async def test_who_waits_too_long_behind_a_slow_write_is_refused_with_nothing_changed() -> None:
-    desk = await prepared()
-    desk.service.locks.patience = 0.01
+    rig = await prepared()
+    rig.service.locks.patience = 0.01
     key = f"workitem/{uid(1)}"
-    desk.entries.after[key] = asyncio.Event()
-    slow = asyncio.ensure_future(desk.service.worklist.execute(COMMANDS["claim"][0]))
+    rig.entries.after[key] = asyncio.Event()
+    slow = asyncio.ensure_future(rig.service.worklist.execute(COMMANDS["claim"][0]))
     await settle()
     second = COMMANDS["cancel"][0]
     with pytest.raises(UpsError) as caught:
-        await desk.service.worklist.execute(second)
+        await rig.service.worklist.execute(second)
     assert caught.value.status.code == 0x0213
     with pytest.raises(UpsError):
-        await desk.service.worklist.execute(COMMANDS["subscribe all"][0])
-    desk.entries.after[key].set()
+        await rig.service.worklist.execute(COMMANDS["subscribe all"][0])
+    rig.entries.after[key].set()
     await slow
     await settle()
-    await check_done_once(desk, "claim")
+    await check_done_once(rig, "claim")
 
 
 # --- the end ---
@@ -257,52 +257,52 @@ async def test_who_waits_too_long_behind_a_slow_write_is_refused_with_nothing_ch
 
 @on_loop
 async def test_a_write_that_is_not_answered_when_the_service_stops_is_told_after_the_start() -> None:
-    desk = await prepared()
+    rig = await prepared()
     key = f"workitem/{uid(1)}"
-    desk.entries.after[key] = asyncio.Event()
-    slow = asyncio.ensure_future(desk.service.worklist.execute(COMMANDS["claim"][0]))
+    rig.entries.after[key] = asyncio.Event()
+    slow = asyncio.ensure_future(rig.service.worklist.execute(COMMANDS["claim"][0]))
     await settle()
-    later = asyncio.ensure_future(desk.service.worklist.execute(COMMANDS["update"][0]))
+    later = asyncio.ensure_future(rig.service.worklist.execute(COMMANDS["update"][0]))
     await settle()
     assert later.done()
-    await desk.stop()
-    await desk.crash()
+    await rig.stop()
+    await rig.crash()
     assert slow.cancelled()
-    assert desk.heard("A") == []
-    await desk.start()
-    assert desk.heard("A") == ["1: IN PROGRESS", "2: event 3"]
+    assert rig.heard("A") == []
+    await rig.start()
+    assert rig.heard("A") == ["1: IN PROGRESS", "2: event 3"]
 
 
 @pytest.mark.parametrize("name", ["claim", "subscribe all"])
 def test_a_cancelled_write_keeps_its_place_so_that_no_cursor_passes_its_events(name: str) -> None:
     @on_loop
     async def scenario() -> None:
-        desk = await prepared()
-        desk.entries.after[f"workitem/{uid(1)}"] = desk.entries.after["subscriber/B"] = asyncio.Event()
+        rig = await prepared()
+        rig.entries.after[f"workitem/{uid(1)}"] = rig.entries.after["subscriber/B"] = asyncio.Event()
         others = asyncio.all_tasks()
-        slow = asyncio.ensure_future(desk.service.worklist.execute(COMMANDS[name][0]))
+        slow = asyncio.ensure_future(rig.service.worklist.execute(COMMANDS[name][0]))
         await settle()
         (running,) = asyncio.all_tasks() - others - {slow}
         running.cancel()
         await asyncio.wait({slow})
-        await desk.update(progress(), 2)
-        await desk.pass_by(2)
-        assert desk.heard("A") == desk.heard("B") == []
-        await desk.restart()
+        await rig.update(progress(), 2)
+        await rig.pass_by(2)
+        assert rig.heard("A") == rig.heard("B") == []
+        await rig.restart()
         if name == "claim":
-            assert desk.heard("A") == ["1: IN PROGRESS", "2: event 3"]
+            assert rig.heard("A") == ["1: IN PROGRESS", "2: event 3"]
         else:
-            assert desk.heard("A") == ["2: event 3"]
+            assert rig.heard("A") == ["2: event 3"]
             initial = ["1: SCHEDULED", "2: IN PROGRESS", "3: CANCELED", "4: CANCELED"]
-            assert desk.heard("B") == initial
+            assert rig.heard("B") == initial
 
     scenario()
 
 
 @on_loop
 async def test_no_command_is_taken_once_the_service_stops() -> None:
-    desk = await prepared()
-    await desk.stop()
+    rig = await prepared()
+    await rig.stop()
     with pytest.raises(UpsError) as caught:
-        await desk.service.worklist.execute(COMMANDS["create"][0])
+        await rig.service.worklist.execute(COMMANDS["create"][0])
     assert caught.value.status.code == 0x0213

@@ -21,7 +21,7 @@ from orthanc_ups.management.templates import read_templates
 from orthanc_ups.rules.routes import RuleRoutes
 from tests.support.fake_management import (
     FakeClock,
-    FakeDesk,
+    FakeDelivery,
     FakeDimse,
     FakeModalities,
     FakeOrthanc,
@@ -36,11 +36,11 @@ JSON = {"content-type": "application/json"}
 
 
 @dataclass
-class Desk:
+class ManagementRig:
     """The API with its fakes."""
 
     clock: FakeClock = field(default_factory=FakeClock)
-    delivery: FakeDesk = field(default_factory=FakeDesk)
+    delivery: FakeDelivery = field(default_factory=FakeDelivery)
     orthanc: FakeOrthanc = field(default_factory=FakeOrthanc)
     templates: list[Any] = field(default_factory=list)
     warnings: tuple[str, ...] = ()
