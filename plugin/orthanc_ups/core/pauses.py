@@ -9,7 +9,7 @@ from collections.abc import Iterator
 def growing(first: float, longest: float) -> Iterator[float]:
     """An endless series of pauses in seconds: each is twice the last, up to ``longest``.
 
-    Delivery has its own (``Backoff``), which settings govern and a receiver may shorten.
+    Delivery has its own (``delivery/backoff.py``), which settings govern and a receiver may shorten.
     """
     pause = first
     while True:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The worker of an endpoint, which sends waiting events in order, and the back-off between its attempts."""
+"""The worker of an endpoint, which sends waiting events in order."""
 
 from __future__ import annotations
 
@@ -13,11 +13,18 @@ from typing import Final
 from ..core.events import Event
 from ..settings import Settings
 from ..store.port import StoreUnavailable
+from .backoff import Backoff
 from .dead_letters import BATCH, DeadLetters
 from .port import WEBSOCKET, BurstSource, Channel, Clock, Endpoint, OnDelivered, Refused, Unreachable
 from .queue import BurstAt, EventQueue, Waiting, is_transient, kind_of
 from .replay import Repeat, next_reports
 from .tally import DeliveryCounts, Tally
+
+_log = logging.getLogger("orthanc_ups.delivery")
+AT_ONCE: Final = 50
+"""The greatest number of events passed to a channel in one call."""
+_REPORTS_AT_ONCE: Final = 200
+_MOST_INTERNAL_ERRORS: Final = 5
 
 
 @dataclass(slots=True)
@@ -32,75 +39,12 @@ class DeliveryState:
     observers: list[OnDelivered] = field(default_factory=list)
 
 
-SOONEST: Final = 0.2
-"""Seconds between two attempts at least, however often ``hurry`` is called."""
-
-
-class Backoff:
-    """Exponential pauses between failed attempts, each shortened by up to a half at random (jitter)."""
-
-    __slots__ = ("_attempted", "_clock", "_hurried", "_pause", "_settings", "_until")
-
-    def __init__(self, settings: Settings, clock: Clock) -> None:
-        self._settings = settings
-        self._clock = clock
-        self._pause = 0.0
-        self._until = 0.0
-        self._attempted = float("-inf")
-        self._hurried = False
-
-    @property
-    def failing(self) -> bool:
-        """True from a failed attempt to the next that succeeds."""
-        return self._pause > 0
-
-    @property
-    def remaining(self) -> float:
-        """Seconds until the next attempt; 0 if it is due."""
-        return max(0.0, self._until - self._clock.monotonic()) if self._pause else 0.0
-
-    def attempt(self) -> None:
-        """Note that an attempt begins."""
-        self._attempted = self._clock.monotonic()
-        self._hurried = False
-
-    def failed(self) -> float:
-        """Note that the attempt failed; return the seconds until the next, at most 0.2 if ``hurry`` was called."""
-        settings = self._settings
-        longer = self._pause * settings.retry_factor if self._pause else settings.retry_first
-        self._pause = max(min(longer, settings.retry_maximum), 0.001)
-        wait = self._pause * (1 - self._clock.random() / 2)
-        if self._hurried:
-            wait = min(wait, SOONEST)
-        self._hurried = False
-        self._until = self._clock.monotonic() + wait
-        return wait
-
-    def succeeded(self) -> None:
-        """Note that an attempt succeeded."""
-        self._pause = 0.0
-
-    def hurry(self, *, now: bool = False) -> None:
-        """Make the next attempt due: right ``now``, or at most every 0.2 s."""
-        self._hurried = True
-        self._until = self._clock.monotonic() if now else min(self._until, self._attempted + SOONEST)
-
-
-_log = logging.getLogger("orthanc_ups.delivery")
-
-
 def in_words(seconds: float) -> str:
     """A duration as text."""
     for size, unit in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
         if seconds >= size:
             return f"{seconds / size:g} {unit}"
     return f"{seconds:g} seconds"
-
-
-AT_ONCE: Final = 50
-"""The greatest number of events passed to a channel in one call."""
-_REPORTS_AT_ONCE: Final = 200
-_MOST_INTERNAL_ERRORS: Final = 5
 
 
 class Worker:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orthanc_ups.delivery.worker import SOONEST, Backoff
+from orthanc_ups.delivery.backoff import SOONEST, Backoff
 from orthanc_ups.settings import Settings
 from tests.support.delivery import VirtualClock
 
