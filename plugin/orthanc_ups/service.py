@@ -264,7 +264,6 @@ class UpsService:
         self.workitems.check_file()
         self._recovery.repair_copy()
         await self._state.overflows.sweep()
-        await self.workitems.tombstones.forget(self.clock.now() - self.settings.remember_purged)
 
     async def look_after_shelves(self) -> None:
         """Write back what somebody deleted in Orthanc, if anything; retries until that succeeds, or never can."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Periodic changes: workitems are purged, old locks released, expired workitems canceled (PS3.4 CC.1.1)."""
+"""Periodic changes: workitems and tombstones go, old locks are released, expired workitems canceled (PS3.4 CC.1.1)."""
 
 from __future__ import annotations
 
@@ -60,6 +60,7 @@ class Retention:
         if self._settings.maximum_lock_age:
             await self._release_locks(at)
         await self._purge(at)
+        await self._workitems.tombstones.forget(at - self._settings.remember_purged)
         await self._forget_events(at - self._settings.replay_window)
 
     async def _forget_events(self, before: float) -> None:
