@@ -127,7 +127,7 @@ class Span:
     Attributes:
         after, through: the sequences greater than ``after`` up to ``through``.
         waiting: events not delivered yet, by sequence; they may be missing from the log.
-        bursts: the AE's bursts, by sequence; their reports are made anew.
+        bursts: the AE's bursts, by sequence; their reports are made again.
     """
 
     receiving_ae: str

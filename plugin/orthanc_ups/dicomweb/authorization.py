@@ -2,14 +2,16 @@
 """The HTTP port admits exactly those whom Orthanc admits: Orthanc is asked with the caller's own credentials.
 
 The question is the caller's request itself, without query and body, sent to Orthanc's own port: its method and the
-path of its resource, rendered from the very ``Resource`` that is acted on afterwards. So RegisteredUsers,
-IncomingHttpRequestFilter and an authorization plugin all see method and path; the address that a filter sees is ours,
-127.0.0.1. A secret header tells our route there to answer at once with the path that it was called with
-(``orthanc_port``), and only this path counts as a yes: if Orthanc takes the path for another one, nobody is admitted.
+path of its resource, rendered from the same ``Resource`` that is acted on afterwards. So RegisteredUsers,
+IncomingHttpRequestFilter and an authorization plugin all see method and path; the address that a filter sees is
+127.0.0.1, that of the plugin. A secret header makes the plugin's route there answer at once with the path that it was
+called with (``orthanc_port``), and only this path counts as a yes: if Orthanc takes the path for another one, nobody
+is admitted.
 
 Verdicts are remembered briefly, for the same credentials, method and path. Where nothing in Orthanc judges by method
-or path (``orthanc/request_filters``), the one question is about the list of workitems, and its verdict holds for every
-path: else each change of another workitem would cost a request to Orthanc, which takes longer than the change.
+or path (``orthanc/request_filters``), Orthanc is asked about the list of workitems only, and the verdict holds for
+every path: otherwise each change of another workitem would cost a request to Orthanc, which takes longer than the
+change.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ class OrthancPort(Protocol):
     async def ask(self, method: str, path: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
         """Send a request without body and with exactly these headers; returns status and body.
 
-        Nothing of ours is added: no token, no credentials.
+        The plugin adds nothing: no token, no credentials.
 
         Raises:
             OSError: Orthanc did not answer.
@@ -139,7 +141,7 @@ class Authorization:
         return await self.admit_to(method, self.path(resource), credentials, query)
 
     async def admit_to(self, method: str, path: str, credentials: Credentials, query: str) -> str | None:
-        """Admit a caller to a path of Orthanc's port, percent-encoded, at which a route of ours answers.
+        """Admit a caller to a path of Orthanc's port, percent-encoded, at which a route of the plugin answers.
 
         Raises:
             HttpProblem: 401 or 403 as Orthanc says, 503 if it does not answer, 400 for what it cannot be shown or

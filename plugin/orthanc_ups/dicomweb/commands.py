@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Requests of UPS-RS as commands, the same ones that DIMSE-N requests become (PS3.18 §11.4–§11.12).
 
-What Orthanc's own port drops with the query of a POST may stand in the body instead: the UID and the Transaction
+What Orthanc's own port drops with the query of a POST may be in the body instead: the UID and the Transaction
 UID as attributes, a subscription's Deletion Lock (0074,1230) and keys as in N-ACTION 3.
 """
 

@@ -77,8 +77,8 @@ class HttpPort:
         _log.info("HTTP listens on %s, port %d", host or "every address", port)
 
     async def stop(self) -> None:
-        """Take no more requests and give those under way two seconds. Open WebSockets are the channel's to close:
-        they may still be told that the server goes down.
+        """Take no more requests and give running ones two seconds. Open WebSockets are left to their channel, which may
+        still report that the server goes down.
         """
         await self._listener.close()
         plain = [

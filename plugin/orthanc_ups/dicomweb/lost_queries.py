@@ -42,6 +42,6 @@ def without_transaction_uid() -> str:
 def without_requester(ae: str) -> str:
     """Request Cancellation without a requester."""
     return (
-        f"No requester has arrived, so the performer is told {ae}: {_CURE}. "
+        f"No requester has arrived, so the performer sees {ae} as the requester: {_CURE}. "
         f"Send it at the end of the path (cancelrequest/AETITLE) or in the {_HEADER}."
     )

@@ -42,7 +42,7 @@ PLAIN_XML: Final = MediaType("application", "xml")
 
 
 def parse(text: str) -> MediaType | None:
-    """Read one media type, or a range, with its parameters (names in lower case); None if it is none."""
+    """Read one media type, or a range, with its parameters (names in lower case); None if it is not valid."""
     match = _RANGE.match(text)
     if match is None:
         return None

@@ -60,7 +60,7 @@ class Origins:
 
     def preflight(self, method: str, headers: Mapping[str, str]) -> WebResponse | None:
         """The answer to a CORS preflight, which carries no credentials, without what ``headers`` adds to every
-        answer; None if the request is none. Raises HttpProblem 403.
+        answer; None if the request is not one. Raises HttpProblem 403.
         """
         if method != "OPTIONS" or "origin" not in headers or "access-control-request-method" not in headers:
             return None

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The UPS-RS handler on Orthanc's own port, beside QIDO, WADO and STOW, as far as Orthanc's server carries it.
+"""The UPS-RS handler on Orthanc's own port, beside QIDO, WADO and STOW, as far as Orthanc's server permits.
 
 That server drops the query of a POST, PUT or DELETE and all but the last of repeated keys, and knows no OPTIONS,
 HEAD or WebSocket. So here
 
-- ``X-Ups-Query: workitem=1.2.3`` stands for the query of any request (then the URL's own does not count), and so
+- ``X-Ups-Query: workitem=1.2.3`` replaces the query of any request (that of the URL is then ignored), and so
   does a percent-encoded question mark in the path (``/workitems%3Fworkitem=1.2.3``);
 - ``X-Ups-Method: OPTIONS`` on a GET asks for the capabilities;
 - a Create, Update or Subscribe may have its arguments in the body (commands.py).

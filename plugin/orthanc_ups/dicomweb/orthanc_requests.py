@@ -132,10 +132,10 @@ async def _next(pieces: AsyncGenerator[bytes]) -> bytes:
 
 
 def query_of(arguments: Mapping[str, str]) -> str:
-    """The query that Orthanc has taken apart, percent-encoded as in a URL.
+    """The query that Orthanc has parsed, percent-encoded as in a URL.
 
-    Orthanc 1.12.7 hands names and values over as they stand in the URL, 1.13.0 decoded. So what has a percent-encoded
-    letter in it is taken to be encoded still. A bare key comes with an empty value, which means the same.
+    Orthanc 1.12.7 passes names and values on as they are in the URL, 1.13.0 decoded. So a text with a percent-encoded
+    letter is taken to be encoded still. A bare key has an empty value, which means the same.
     """
     pairs = ((_encoded(name), _encoded(value)) for name, value in arguments.items())
     return "&".join(f"{name}={value}" if value else name for name, value in pairs)

@@ -110,7 +110,7 @@ class Parameters:
         return values.pop() if values else None
 
     def bare_uid(self) -> str | None:
-        """A UID that stands in the query all by itself: ``?1.2.3``."""
+        """A UID without a parameter name in the query: ``?1.2.3``."""
         uids = [name for name, value in self._pairs if not value and _UID.fullmatch(name)]
         return uids[0] if uids else None
 
@@ -152,8 +152,8 @@ class Parameters:
     def unsupported(self, service: Service | None, tokens: Collection[str] = ()) -> tuple[str, ...]:
         """Names of parameters that a transaction does not have: they are ignored (PS3.18 §8.3.1).
 
-        ``tokens`` are names that belong to others. The match parameters of Search and of a filtered Subscribe are
-        none of them: ``match_parameters`` tells attributes from other names.
+        ``tokens`` are names with another use, such as of a token. The match parameters of Search and of a filtered
+        Subscribe are not among them: ``match_parameters`` separates attributes from other names.
         """
         others = self.without(supported(service) | set(tokens))
         uid = self.bare_uid() if service in _BARE_UID else None
@@ -174,7 +174,7 @@ def _text(piece: str) -> str:
 
 
 def ignored_warning(names: Iterable[str]) -> str:
-    """What to tell a client whose parameters were ignored; empty if none was. It fits into a header."""
+    """The text of the Warning for ignored parameters; empty if none was ignored. It fits into a header."""
     unique = [quote(name[:_NAME_IN_A_WARNING], safe=" ./:()[]") for name in dict.fromkeys(names)]
     if not unique:
         return ""
@@ -393,7 +393,7 @@ def filter_arguments(parameters: Parameters, tokens: Collection[str] = ()) -> Fi
     """The matching keys of a filtered subscription (PS3.18 §11.10.1.2), as the identifier of a C-FIND.
 
     Taken from ``filter=key=value,key2=value2`` and from parameters of their own. In the former a piece without
-    an equals sign goes on with the value before it (a list of UIDs), and ``,`` or ``=`` within a value are
+    an equals sign continues the value before it (a list of UIDs), and ``,`` or ``=`` within a value are
     percent-encoded twice.
     """
     pairs: list[tuple[str, str | None]] = []

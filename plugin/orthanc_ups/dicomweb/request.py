@@ -26,7 +26,7 @@ class WebRequest:
         web_socket_service: base of the URLs of notification connections, likewise.
         user: the authenticated user, if the host knows one.
         resource: what the path names, if the host had to find out.
-        drops_queries: True if the host drops the query of a POST, PUT or DELETE; what stands in its place is `query`.
+        drops_queries: True if the host drops the query of a POST, PUT or DELETE; `query` is then its replacement.
         admitted: True if another node has asked its Orthanc whether the caller may do this.
     """
 

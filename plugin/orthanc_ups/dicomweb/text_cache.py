@@ -23,8 +23,8 @@ class TextCache:
     def of(self, document: bytes, text: Callable[[], bytes]) -> bytes:
         """The attributes of a workitem as a JSON array of one.
 
-        ``document`` is how it is stored, which tells whether they changed; ``text`` gives them as
-        ``dicom_json.from_text`` takes them.
+        ``document`` is the stored form, which differs after each change; ``text`` returns the attributes as the
+        input of ``dicom_json.from_text``.
         """
         answer = self._answers.get(document)
         if answer is not None:

@@ -117,7 +117,7 @@ class WebSocketChannel:
         while self._open:
             await next(self.connections()).gone.wait()
 
-    # --- what the listener tells ---
+    # --- for the listener ---
 
     def connections(self) -> Iterator[Connection]:
         """Every open socket."""

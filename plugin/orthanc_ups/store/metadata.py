@@ -290,7 +290,7 @@ class OrthancEntries:
         raise StoreUnavailable(f"no free address for the entry {key}", certain=True)
 
     async def _add_shelf_if_full(self) -> None:
-        """Add another shelf once the present ones are full. If it cannot be created, go on with these for a while."""
+        """Add another shelf once the present ones are full. If it cannot be created, use these for a while."""
         count, entries = self._shelf_set.count, len(self._candidates)
         is_full = entries >= max(self.full * count, self._add_from)
         if not is_full or count == shelves.SHELVES or self._adding or self.refused_because:
