@@ -119,6 +119,9 @@ class Screen:
         is_open = self.page.url.startswith(f"{self.base_url}/ups/app/index.html")
         self.page.goto(f"{self.base_url}/ups/app/index.html#{address}")
         if is_open:
+            # A change of the address by the page itself may come in between, and be what ended ``goto``.
+            view = "#" + address.partition("?")[0]
+            self.page.wait_for_function("view => location.hash.startsWith(view)", arg=view)
             self.page.reload()
         self.page.wait_for_selector("main > *:not(.waiting)")
         return self.page
