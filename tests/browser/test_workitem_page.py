@@ -144,7 +144,7 @@ def test_the_reason_of_an_action_is_in_the_history_as_text(screen: Screen, api: 
     page.get_by_role("button", name="Delete").click()
     page.get_by_role("dialog").get_by_label("Reason (optional)").fill("Entered twice: ä, &, +")
     confirm(page, "Delete")
-    expect(page.get_by_role("table", name="Workitems")).to_be_visible()
+    expect(page.get_by_role("button", name="Columns")).to_be_visible()
     screen.open(address("workitem", uid))
     expect(page.get_by_role("alert")).to_contain_text("by page: Entered twice: ä, &, +")
     screen.expect_problem("410")
