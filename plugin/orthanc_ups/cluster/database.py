@@ -36,6 +36,12 @@ CREATE TABLE IF NOT EXISTS {TABLE} (
   name text PRIMARY KEY, epoch bigint NOT NULL DEFAULT 0, holder text NOT NULL DEFAULT '',
   beat bigint NOT NULL DEFAULT 0, about jsonb NOT NULL DEFAULT '{{}}')
 """
+# How PostgreSQL reports that another node created the table at the same moment: IF NOT EXISTS looks before it locks.
+_CREATED_BY_ANOTHER: Final = (
+    psycopg.errors.UniqueViolation,
+    psycopg.errors.DuplicateObject,
+    psycopg.errors.DuplicateTable,
+)
 _FILL: Final = f"INSERT INTO {TABLE} (name) VALUES ('lease'), ('fence') ON CONFLICT DO NOTHING"  # noqa: S608
 _COLUMNS: Final = """
 SELECT table_name || '.' || column_name FROM information_schema.columns
@@ -134,7 +140,7 @@ class Database:
 async def _create_table(session: Session) -> None:
     table = await (await session.execute("SELECT to_regclass(%s)", (TABLE,))).fetchone()
     if table is None or table[0] is None:
-        with contextlib.suppress(psycopg.errors.UniqueViolation):  # two nodes at once
+        with contextlib.suppress(*_CREATED_BY_ANOTHER):
             await session.execute(_CREATE)
     await session.execute(_FILL)
 

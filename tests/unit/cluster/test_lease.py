@@ -238,6 +238,18 @@ def _is_waiting(server: PostgreSql) -> bool:
     return row is not None and row[0] > 0
 
 
+def test_nodes_that_create_the_table_at_once_can_all_share(server: PostgreSql, database: Database) -> None:
+    """IF NOT EXISTS looks before it locks, so that PostgreSQL reports a duplicate in several ways."""
+
+    async def prepared_together() -> None:
+        await asyncio.gather(*(database.prepare() for _ in range(6)))
+
+    for _ in range(30):
+        with psycopg.connect(index_tables.address(server), autocommit=True) as session:
+            session.execute("DROP TABLE orthanc_ups_cluster")
+        asyncio.run(prepared_together())
+
+
 def test_a_user_without_the_right_is_told_what_to_grant(server: PostgreSql, database: Database) -> None:
     with psycopg.connect(index_tables.address(server), autocommit=True) as session:
         session.execute("DROP TABLE orthanc_ups_cluster; DROP ROLE IF EXISTS poor; CREATE ROLE poor LOGIN")
