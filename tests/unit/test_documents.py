@@ -15,6 +15,9 @@ from orthanc_ups.config import read_settings
 from orthanc_ups.dicomweb.resources import ResourceKind
 from orthanc_ups.monitoring.metrics import METRICS
 from orthanc_ups.settings import ClusterSettings, ModalityWorklist, OrthancSettings, Settings, Webhook
+from orthanc_ups.store.shelves import FULL, SHELVES
+from orthanc_ups.worklist.commits import ATTEMPTS
+from orthanc_ups.worklist.overflows import SPILL_ABOVE, SPILLED_AT_ONCE
 from tests.unit.management.test_openapi import routes
 from tests.unit.test_architecture import CHECKOUT
 
@@ -132,6 +135,22 @@ def test_the_site_for_nginx_is_the_one_that_is_tested() -> None:
 
 def test_readme_is_for_a_user_with_five_minutes() -> None:
     assert len((CHECKOUT / "README.md").read_text().splitlines()) <= 250
+
+
+@pytest.mark.parametrize(
+    ("figure", "constant", "value"),
+    [
+        ("at most five times", ATTEMPTS, 5),
+        ("hold 1,000 entries each", FULL, 1_000),
+        ("one of at most nine shelves", SHELVES, 2**8),
+        ("more than 64 events of a workitem", SPILL_ABOVE, 64),
+        ("the oldest 48 move", SPILLED_AT_ONCE, 48),
+    ],
+    ids=lambda item: item if isinstance(item, str) else "",
+)
+def test_a_figure_of_architecture_is_the_one_of_the_code(figure: str, constant: int, value: int) -> None:
+    assert constant == value
+    assert figure in " ".join((CHECKOUT / "ARCHITECTURE.md").read_text().split())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.name))

@@ -116,7 +116,7 @@ LETTERS: Final = Batch(
         state_report(101, "CANCELED", "AI1", at=CREATED),
         BurstAt(Burst("AI1", 102, 6, 102, CREATED), after=104),
     ),
-    "answered C112",
+    "refused: N-EVENT-REPORT answered 0112 No such SOP Instance",
     CLAIMED,
 )
 OVERFLOW: Final = (state_report(12, "SCHEDULED", "AI1", at=CREATED),)
