@@ -88,10 +88,11 @@ class Commits:
         # pass its events; if the write did arrive, they are delivered after the next start.
         try:
             events = _events(after.uid, addressed, first + len(acts), entry.at)
-            after = await self._state.overflows.trim(with_acts, len(events))
+            earlier, spilled = await self._state.overflows.trim(with_acts, len(events))
             after = replace(
-                after,
-                events=(*after.events, *events),
+                with_acts,
+                events=(*earlier, *events),
+                spilled=spilled,
                 history=_bounded((*after.history, entry), self._state.settings.history_length),
                 revision=after.revision + 1,
             )

@@ -72,8 +72,8 @@ class Overflows:
         for overflows in list(self._by_uid.values()):
             yield from overflows
 
-    async def trim(self, workitem: Workitem, count: int) -> Workitem:
-        """The workitem without events that its document need not have, before ``count`` new ones are added.
+    async def trim(self, workitem: Workitem, count: int) -> tuple[list[Event], tuple[int, ...]]:
+        """The events and overflow entries that the document of a workitem keeps, before ``count`` events are added.
 
         Waiting events stay in the document. Of the settled ones the last ``SETTLED_IN_DOCUMENT`` stay, so that an
         operator can read what happened last; earlier ones are dropped. If more than ``SPILL_ABOVE`` events would wait,
@@ -102,10 +102,10 @@ class Overflows:
             }
             spilled = tuple(sequence for sequence in spilled if sequence in undelivered)
         events = sorted((*settled, *waiting), key=_sequence)  # settled events may be later than waiting ones
-        return replace(workitem, events=tuple(events), spilled=spilled)
+        return events, spilled
 
     async def spill_all(self, workitem: Workitem) -> Workitem:
-        """As ``trim``, for an imported workitem, whose events all wait. Raises StoreUnavailable."""
+        """Move the events of an imported workitem, which all wait, as ``trim`` does. Raises StoreUnavailable."""
         events, spilled = workitem.events, workitem.spilled
         while len(events) > SPILL_ABOVE:
             spilled = (*spilled, await self._spill(workitem.uid, events[:SPILLED_AT_ONCE]))
